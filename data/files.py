@@ -1,0 +1,98 @@
+"""What all scripts share outside of torch: one kind of error, JSONL files, the command line."""
+
+import argparse
+import dataclasses
+import json
+import os
+import sys
+from pathlib import Path
+
+
+class UserError(Exception):
+    """A user's mistake: the message is one sentence that says what is wrong and what to do."""
+
+
+def option(default, help: str):
+    """A dataclass field with its one-line meaning, which --help prints."""
+    return dataclasses.field(default=default, metadata={"help": help})
+
+
+def run(config_class, main, argv: list[str] | None = None) -> None:
+    """Reads the command line into a config and calls main(config); a UserError exits with 2.
+
+    Every field of the dataclass is a flag. --fast applies the class's FAST values, which flags
+    given beside it override.
+    """
+    parser = argparse.ArgumentParser(
+        description=sys.modules[config_class.__module__].__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    for f in dataclasses.fields(config_class):
+        flag, help = "--" + f.name.replace("_", "-"), f"{f.metadata['help']} (default: {f.default})"
+        if f.type is bool:
+            parser.add_argument(flag, action=argparse.BooleanOptionalAction, help=help)
+        else:
+            parser.add_argument(flag, type=f.type, metavar=f.type.__name__, help=help)
+    parser.add_argument("--fast", action="store_true", help="a preset for a try-out in seconds")
+    given = {k: v for k, v in vars(parser.parse_args(argv)).items() if v is not None}
+    preset = config_class.FAST if given.pop("fast") else {}
+    try:
+        main(config_class(**{**preset, **given}))
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
+
+
+def read_jsonl(path: str | Path, *keys: str) -> list[dict]:
+    """Reads one JSON object a line and checks that it has the keys.
+
+    `prompt`, `completion`, `chosen` and `rejected` must be strings, `completions` and `ranks`
+    lists of strings and of integers, of equal length. Raises UserError with file and line.
+    """
+    records = []
+    try:
+        text = Path(path).read_text(encoding="utf-8")
+    except OSError as error:
+        raise UserError(f"{path} cannot be read: {error.strerror}") from None
+    except UnicodeDecodeError:
+        raise UserError(f"{path} is not UTF-8 text") from None
+    kinds = {"completions": list, "ranks": list}
+    for number, line in enumerate(text.split("\n"), 1):
+        if not line.strip():
+            continue
+        try:
+            record = json.loads(line)
+        except json.JSONDecodeError as error:
+            raise UserError(f"{path}, line {number} is not JSON: {error.msg}") from None
+        if not isinstance(record, dict):
+            raise UserError(f"{path}, line {number} is not a JSON object")
+        for key in keys:
+            if not isinstance(record.get(key), kinds.get(key, str)):
+                raise UserError(f'{path}, line {number} lacks "{key}" or it has the wrong type')
+        completions, ranks = record.get("completions", []), record.get("ranks", [])
+        if "completions" in keys and not (
+            len(completions) == len(ranks) > 1
+            and all(isinstance(c, str) for c in completions)
+            and all(isinstance(r, int) for r in ranks)
+        ):
+            raise UserError(f"{path}, line {number} needs two or more completions, a rank for each")
+        records.append(record)
+    if not records:
+        raise UserError(f"{path} is empty")
+    return records
+
+
+def write_text(path: str | Path, text: str) -> None:
+    """Writes a file whole or not at all, so that an interruption leaves the earlier one."""
+    path = Path(path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = path.with_name(path.name + ".tmp")
+        temporary.write_text(text, encoding="utf-8", newline="\n")
+        os.replace(temporary, path)
+    except OSError as error:
+        raise UserError(f"{path} cannot be written: {error.strerror}") from None
+
+
+def write_jsonl(path: str | Path, records: list[dict]) -> None:
+    write_text(path, "".join(json.dumps(r, ensure_ascii=False) + "\n" for r in records))

@@ -1,0 +1,110 @@
+"""A byte-level BPE vocabulary: trained here, stored in tiktoken's format, encoded by tiktoken.
+
+Training follows GPT-2 (Radford et al. 2019): text is cut into words, each word starts as single
+bytes, and the most frequent pair of neighbours becomes a new token until there are enough. Any
+bytes can be encoded. Two special tokens follow the ranks: EOS ends every response, PAD fills up
+batches and is never predicted. They differ, or a model would never learn to stop.
+"""
+
+import base64
+import re
+from collections import Counter, defaultdict
+from pathlib import Path
+
+import tiktoken
+
+from data.files import UserError
+
+# GPT-2's split: a word keeps the space before it. `re` knows no \p{L}, so training says it so.
+GPT2_SPLIT = r"'(?:[sdmt]|ll|ve|re)| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
+TRAIN_SPLIT = re.compile(r"'(?:[sdmt]|ll|ve|re)| ?[^\W\d_]+| ?\d+| ?(?:[^\s\w]|_)+|\s+(?!\S)|\s+")
+
+
+def train_bpe(texts, size: int) -> dict[bytes, int]:
+    """Learns `size` tokens, 256 bytes included, from an iterable of str; returns {token: rank}.
+
+    Ties between equally frequent pairs go to the one that sorts first, so the result does not
+    depend on hash seeds. Stops early when no pair occurs twice.
+    """
+    counts = Counter(word for text in texts for word in TRAIN_SPLIT.findall(text))
+    words = [([bytes([b]) for b in word.encode()], n) for word, n in sorted(counts.items())]
+    ranks = {bytes([b]): b for b in range(256)}
+    pairs: Counter = Counter()
+    where = defaultdict(set)  # pair -> the words that may contain it
+    for i, (word, n) in enumerate(words):
+        for pair in zip(word, word[1:]):
+            pairs[pair] += n
+            where[pair].add(i)
+    while len(ranks) < size and pairs:
+        best = min(pairs, key=lambda pair: (-pairs[pair], pair))
+        if pairs[best] < 2:
+            break
+        ranks[best[0] + best[1]] = len(ranks)
+        for i in where.pop(best):
+            word, n = words[i]
+            for pair in zip(word, word[1:]):
+                pairs[pair] -= n
+            merged = merge(word, best)
+            for pair in zip(merged, merged[1:]):
+                pairs[pair] += n
+                where[pair].add(i)
+            words[i] = (merged, n)
+        del pairs[best]
+    return ranks
+
+
+def merge(word: list[bytes], pair: tuple[bytes, bytes]) -> list[bytes]:
+    """Joins every occurrence of the pair, from left to right."""
+    out: list[bytes] = []
+    i = 0
+    while i < len(word):
+        if tuple(word[i : i + 2]) == pair:
+            out.append(pair[0] + pair[1])
+            i += 2
+        else:
+            out.append(word[i])
+            i += 1
+    return out
+
+
+def write_ranks(ranks: dict[bytes, int]) -> str:
+    """tiktoken's format: a line per token, base64, space, rank."""
+    return "".join(f"{base64.b64encode(t).decode()} {r}\n" for t, r in ranks.items())
+
+
+class Tokenizer:
+    """Text to token ids and back. `eos` and `pad` are ids; `size` counts EOS but not PAD.
+
+    Ids 0..size-1 can be predicted; PAD is `size`, a row that only the embedding has.
+    """
+
+    def __init__(self, path: str | Path = Path(__file__).parent / "vocab.tiktoken"):
+        """Raises UserError for a file that is missing or not in tiktoken's format."""
+        try:
+            lines = Path(path).read_text(encoding="ascii").splitlines()
+            ranks = {base64.b64decode(line.split()[0]): int(line.split()[1]) for line in lines}
+        except OSError:
+            raise UserError(f"{path} is missing: run python -m data.make") from None
+        except (ValueError, IndexError):
+            raise UserError(f"{path} is not a vocabulary in tiktoken's format") from None
+        if sorted(ranks.values()) != list(range(len(ranks))) or len(ranks) < 256:
+            raise UserError(f"{path} is not a whole vocabulary: ranks must run from 0")
+        self.eos, self.size, self.pad = len(ranks), len(ranks) + 1, len(ranks) + 1
+        self.encoding = tiktoken.Encoding(
+            "small-world", pat_str=GPT2_SPLIT, mergeable_ranks=ranks, special_tokens={}
+        )
+        self.encode = self.encoding.encode_ordinary
+
+    def decode(self, tokens: list[int]) -> str:
+        """Text of the tokens up to the first EOS; bytes that are not UTF-8 show as U+FFFD."""
+        if self.eos in tokens:
+            tokens = tokens[: tokens.index(self.eos)]
+        return self.encoding.decode([t for t in tokens if t < self.eos])
+
+    def prompt(self, text: str) -> list[int]:
+        """A prompt as every model sees it: the text and a newline."""
+        return self.encode(text + "\n")
+
+    def response(self, text: str) -> list[int]:
+        """A response as every model sees it: the text and EOS, encoded apart from its prompt."""
+        return self.encode(text) + [self.eos]

@@ -1,0 +1,285 @@
+"""The GPT, its scalar-headed sibling, sampling, and checkpoints: all that the steps share.
+
+The architecture is GPT-2's (Radford et al. 2019): learned positions, pre-LayerNorm blocks, tanh
+GELU, biases everywhere, the output head tied to the token embedding.
+
+Dimension key: B batch, T tokens, C width, H heads, D = C / H, V vocabulary, L layers, M cache length.
+
+Conventions, the same in every file:
+  tokens  (B,T)  prompt, newline, response, EOS, then PAD to the right. A causal model never looks
+                 to the right, so padding needs no attention mask.
+  mask    (B,T)  1.0 on response tokens, the EOS among them, else 0.0.
+  logp    (B,T)  logp[:, t] is the log-probability of token t given the tokens before it. It is read
+                 at position t-1, and so is the value of a token. Column 0 is 0.
+PAD is one row more in the embedding than the head has outputs: it can be read but never sampled.
+"""
+
+import math
+import os
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+import torch.nn as nn
+import torch.nn.functional as F
+
+from data.files import UserError
+
+
+# ---------------------------------------------------------------------------------- architecture
+@dataclass
+class GPTConfig:
+    vocab_size: int  # predictable tokens, EOS included, PAD not
+    context: int = 256  # the most tokens of prompt and response together
+    layers: int = 4
+    heads: int = 4
+    width: int = 128
+    dropout: float = 0.0
+
+
+class Attention(nn.Module):
+    """Causal multi-head self-attention, with an optional cache of earlier keys and values."""
+
+    def __init__(self, config: GPTConfig):
+        super().__init__()
+        self.heads = config.heads
+        self.qkv = nn.Linear(config.width, 3 * config.width)
+        self.proj = nn.Linear(config.width, config.width)
+        self.dropout = nn.Dropout(config.dropout)
+
+    def forward(self, x, positions=None, cache=None):
+        B, T, C = x.shape
+        # (B,T,3C) -> three of (B,H,T,D)
+        q, k, v = self.qkv(x).view(B, T, 3, self.heads, C // self.heads).permute(2, 0, 3, 1, 4)
+        if cache is None:
+            visible = torch.ones(T, T, dtype=torch.bool, device=x.device).tril()
+        else:
+            # Row b writes token t at its own position; what lies beyond it is not visible yet.
+            keys, values = cache
+            rows = torch.arange(B, device=x.device)[:, None]
+            keys[rows, :, positions] = k.transpose(1, 2)
+            values[rows, :, positions] = v.transpose(1, 2)
+            k, v = keys, values
+            visible = torch.arange(k.shape[2], device=x.device) <= positions[:, None, :, None]
+        # (B,H,T,D) @ (B,H,D,M) -> (B,H,T,M), M = T without a cache
+        scores = q @ k.transpose(-2, -1) / math.sqrt(q.shape[-1])
+        weights = scores.masked_fill(~visible, -torch.inf).softmax(dim=-1)
+        # (B,H,T,M) @ (B,H,M,D) -> (B,H,T,D) -> (B,T,C)
+        y = (self.dropout(weights) @ v).transpose(1, 2).reshape(B, T, C)
+        return self.dropout(self.proj(y))
+
+
+class Block(nn.Module):
+    def __init__(self, config: GPTConfig):
+        super().__init__()
+        self.ln_1 = nn.LayerNorm(config.width)
+        self.attention = Attention(config)
+        self.ln_2 = nn.LayerNorm(config.width)
+        self.up = nn.Linear(config.width, 4 * config.width)
+        self.down = nn.Linear(4 * config.width, config.width)
+        self.dropout = nn.Dropout(config.dropout)
+
+    def forward(self, x, positions=None, cache=None):
+        x = x + self.attention(self.ln_1(x), positions, cache)
+        return x + self.dropout(self.down(F.gelu(self.up(self.ln_2(x)), approximate="tanh")))
+
+
+class GPT(nn.Module):
+    """tokens (B,T) of int64 -> logits (B,T,V). `logits[:, t]` predicts token t+1."""
+
+    def __init__(self, config: GPTConfig):
+        super().__init__()
+        self.config = config
+        self.wte = nn.Embedding(config.vocab_size + 1, config.width)  # the last row is PAD
+        self.wpe = nn.Embedding(config.context, config.width)
+        self.dropout = nn.Dropout(config.dropout)
+        self.blocks = nn.ModuleList(Block(config) for _ in range(config.layers))
+        self.ln_f = nn.LayerNorm(config.width)
+        for name, p in self.named_parameters():
+            if p.dim() == 2:
+                # Two residual branches a layer add up: their last layers start smaller (GPT-2).
+                residual = name.endswith(("proj.weight", "down.weight"))
+                nn.init.normal_(p, std=0.02 / math.sqrt(2 * config.layers) if residual else 0.02)
+            elif name.endswith("bias"):
+                nn.init.zeros_(p)
+
+    def hidden(self, tokens, positions=None, cache=None):
+        """tokens (B,T) -> the last LayerNorm's output (B,T,C)."""
+        if positions is None:
+            positions = torch.arange(tokens.shape[1], device=tokens.device)
+        x = self.dropout(self.wte(tokens) + self.wpe(positions))
+        for i, block in enumerate(self.blocks):
+            x = block(x, positions, None if cache is None else cache[i])
+        return self.ln_f(x)
+
+    def head(self, hidden):
+        """(...,C) -> logits (...,V), with the token embedding's own weights."""
+        return hidden @ self.wte.weight[: self.config.vocab_size].T
+
+    def forward(self, tokens):
+        return self.head(self.hidden(tokens))
+
+    def logprobs(self, tokens, mask):
+        """Log-probabilities of the masked tokens at temperature 1.
+
+        tokens (B,T) int64, mask (B,T) with mask[:, 0] = 0 -> logp (B,T), 0.0 where mask is 0.
+        Only masked positions go through the head: most of its cost is saved on prompts.
+        """
+        assert tokens.shape == mask.shape, f"tokens {tokens.shape} but mask {mask.shape}"
+        chosen = mask[:, 1:] > 0
+        logits = self.head(self.hidden(tokens)[:, :-1][chosen])  # (N,V)
+        logp = -F.cross_entropy(logits, tokens[:, 1:][chosen], reduction="none")  # (N,)
+        return torch.zeros(mask.shape, device=mask.device).masked_scatter(
+            F.pad(chosen, (1, 0)), logp
+        )
+
+
+class ScalarGPT(GPT):
+    """The GPT with a scalar head in place of the unembedding: tokens (B,T) -> scalars (B,T).
+
+    As a reward model it is read at the last response token, as a value network before each one.
+    The head's weight starts with standard deviation 1/sqrt(C+1) and bias 0 (Stiennon et al. 2020).
+    """
+
+    def __init__(self, config: GPTConfig):
+        super().__init__(config)
+        self.scalar = nn.Linear(config.width, 1)
+        nn.init.normal_(self.scalar.weight, std=1 / math.sqrt(config.width + 1))
+        nn.init.zeros_(self.scalar.bias)
+
+    def forward(self, tokens):
+        return self.scalar(self.hidden(tokens)).squeeze(-1)
+
+    def score(self, tokens, mask):
+        """The reward of each row, read at its last response token: (B,T), (B,T) -> (B,)."""
+        last = (mask * torch.arange(mask.shape[1], device=mask.device)).argmax(dim=1)
+        return self.scalar(self.hidden(tokens)[torch.arange(len(last)), last]).squeeze(-1)
+
+    def values(self, tokens, mask):
+        """The value of each masked token, read one position before it: -> (B,T), else 0."""
+        return F.pad(self(tokens)[:, :-1], (1, 0)) * mask
+
+
+# -------------------------------------------------------------------------------------- batches
+def pad_rows(rows: list[list[int]], pad: int, device="cpu"):
+    """Rows of unequal length -> (B,T) int64, padded on the right."""
+    width = max(map(len, rows))
+    return torch.tensor([row + [pad] * (width - len(row)) for row in rows], device=device)
+
+
+def join(prompts: list[list[int]], responses: list[list[int]], pad: int, device="cpu"):
+    """Token lists of prompts and responses -> tokens (B,T) and the mask of response tokens (B,T)."""
+    tokens = pad_rows([p + r for p, r in zip(prompts, responses)], pad, device)
+    mask = pad_rows([[0] * len(p) + [1] * len(r) for p, r in zip(prompts, responses)], 0, device)
+    return tokens, mask.float()
+
+
+# ------------------------------------------------------------------------------------- sampling
+@torch.no_grad()
+def generate(model: GPT, prompts: list[list[int]], max_new: int, eos: int, temperature=1.0):
+    """Samples a response to each prompt: a list of token lists, each ending with EOS or cut off.
+
+    The prompts may have unequal lengths. Every row keeps its own positions in one preallocated
+    cache, so nothing is padded on the left; rows that are done are dropped now and then.
+    temperature 0 takes the most likely token. There is no top-k or top-p. Dropout must be off.
+    Raises UserError when a prompt leaves no room for a response in the context.
+    """
+    config, device = model.config, model.wte.weight.device
+    if max(map(len, prompts)) >= config.context:
+        raise UserError(
+            f"a prompt of {max(map(len, prompts))} tokens is too long: "
+            f"the context has {config.context} tokens for prompt and response"
+        )
+    lengths = torch.tensor([len(p) for p in prompts], device=device)
+    tokens = pad_rows(prompts, config.vocab_size, device)
+    B, T = tokens.shape
+    room = min(config.context, T + max_new)
+    cache = torch.zeros(
+        config.layers, 2, B, config.heads, room, config.width // config.heads, device=device
+    )
+    # Prefill: padding writes keys too, but each row overwrites them before it can see them.
+    positions = torch.arange(T, device=device).expand(B, T)
+    hidden = model.hidden(tokens, positions, cache[:, :, :, :, :T])
+    hidden = hidden[torch.arange(B, device=device), lengths - 1]  # (B,C)
+    rows = torch.arange(B, device=device)  # the rows that still run
+    out = torch.full((B, max_new), eos, device=device)
+    done = torch.zeros(B, dtype=torch.bool, device=device)
+    for step in range(max_new):
+        logits = model.head(hidden)  # (B,V)
+        if temperature == 0:
+            token = logits.argmax(dim=-1)
+        else:
+            token = torch.multinomial((logits / temperature).softmax(dim=-1), 1).squeeze(1)
+        token = torch.where(done, eos, token)
+        out[rows, step] = token
+        position = lengths + step
+        done = done | (token == eos) | (position >= config.context)
+        if step % 4 == 3:
+            # Dropping asks the device how many are done, so not at every step.
+            running = ~done
+            if not running.any():
+                break
+            if running.float().mean() < 0.8:
+                cache = cache[:, :, running]
+                rows, token, lengths, done = (x[running] for x in (rows, token, lengths, done))
+                position = position[running]
+        seen = min(room, T + step + 1)
+        position = position.clamp(max=room - 1)[:, None]
+        hidden = model.hidden(token[:, None], position, cache[:, :, :, :, :seen])[:, 0]
+    responses = []
+    for prompt, row in zip(prompts, out.tolist()):
+        row = row[: config.context - len(prompt)]
+        responses.append(row[: row.index(eos) + 1] if eos in row else row)
+    return responses
+
+
+# ---------------------------------------------------------------------------------- checkpoints
+def pick_device(name: str) -> str:
+    """"auto" is the GPU where there is one. Raises UserError for a device that is not there."""
+    if name == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        torch.zeros(1, device=name)
+    except (RuntimeError, AssertionError):
+        raise UserError(f"the device {name} is not available here: use --device cpu") from None
+    return name
+
+
+def save(path: str | Path, model: GPT, **extra) -> None:
+    """Writes weights, architecture and `extra` (plain values) whole or not at all."""
+    path = Path(path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = path.with_name(path.name + ".tmp")
+        torch.save(
+            {"class": type(model).__name__, "config": asdict(model.config),
+             "weights": model.state_dict(), **extra}, temporary)  # fmt: skip
+        os.replace(temporary, path)
+    except (OSError, RuntimeError) as error:
+        raise UserError(f"{path} cannot be written: {error}") from None
+
+
+def load(path: str | Path, command: str, vocab_size: int, device="cpu"):
+    """Reads what `save` wrote: (model in eval mode, the extra values).
+
+    `command` is what makes the file, for the message when it is missing. Raises UserError for a
+    missing, damaged or foreign file, or one made with a vocabulary of another size.
+    """
+    if not Path(path).exists():
+        raise UserError(f"{path} is missing: run {command} first")
+    try:
+        content = torch.load(path, map_location=device, weights_only=True)
+        kind = {"GPT": GPT, "ScalarGPT": ScalarGPT}[content.pop("class")]
+        model = kind(GPTConfig(**content.pop("config"))).to(device)
+        model.load_state_dict(content.pop("weights"))
+    except Exception:  # a damaged file can fail in any way: torch, zipfile and pickle differ
+        raise UserError(f"{path} is damaged or not a checkpoint of this project") from None
+    if model.config.vocab_size != vocab_size:
+        raise UserError(f"{path} was made with another vocabulary: run {command} again")
+    return model.eval(), content
+
+
+def copy_body(source: GPT, target: GPT) -> GPT:
+    """Copies all weights that both have: a reward model starts as the policy's body."""
+    target.load_state_dict({**target.state_dict(), **source.state_dict()}, strict=False)
+    return target

@@ -1,0 +1,264 @@
+"""Step 3: PPO against the reward model (InstructGPT, sections 3.4-3.5, C.4 and equation 2).
+
+    python ppo.py                      about 120 s on two CPU cores
+
+The policy answers prompts, the reward model scores the answers, and clipped PPO raises the score
+while a per-token KL penalty keeps the policy near the SFT model. The moving average of the
+policy's weights is the product.
+
+Reads out/sft.pt, out/reward.pt, data/prompts_ppo.jsonl, and with --ptx-coef the web corpus.
+Writes out/ppo.pt, out/snapshots/ppo_N.pt and out/ppo.jsonl (a line of metrics per iteration).
+
+Differences from the paper
+  1. 128 episodes an iteration instead of 512, in 4 minibatches instead of 8.
+  2. beta 0.1 instead of 0.02: it must fit the spread of the scores.
+  3. The value network learns alone for some iterations before the policy moves: the pairwise loss
+     leaves each prompt's offset free, so it starts far off. Its clip is in units of the spread.
+  4. A response without EOS gets the 1st percentile of the SFT samples' scores, whatever it says.
+  5. PPO-ptx mixes in one pretraining row per episode instead of 8, and its log-likelihood is a
+     mean per token (the paper does not say).
+  6. EMA decay 0.95 instead of 0.992: there are fewer iterations.
+
+Dimension key: B episodes, T tokens. Everything per token is (B,T), read where `mask` is 1.
+"""
+
+import copy
+import json
+import random
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from tqdm import tqdm
+
+from data import make
+from data.files import UserError, option, read_jsonl, run, write_text
+from data.tokenizer import Tokenizer
+from model import ScalarGPT, generate, join, load, pad_rows, pick_device, save
+
+
+@dataclass
+class Config:
+    prompts: str = option("data/prompts_ppo.jsonl", "JSONL of prompts to answer")
+    iterations: int = option(60, "rollouts, each followed by one pass over its episodes")
+    episodes: int = option(128, "prompts answered per iteration")
+    minibatch: int = option(32, "episodes per step")
+    inner_epochs: int = option(1, "passes over the episodes of an iteration")
+    max_new: int = option(64, "longest response in tokens")
+    lr: float = option(1.5e-4, "learning rate of the policy")
+    value_lr: float = option(3e-4, "learning rate of the value network")
+    warmup: int = option(10, "iterations with a learning rate rising from a tenth")
+    value_warmup: int = option(5, "iterations that train the value network alone, before the others")
+    beta: float = option(0.1, "coefficient of the KL penalty, in score per nat")
+    clip: float = option(0.2, "clip range of the probability ratio, and of values in spreads")
+    lam: float = option(0.95, "lambda of the advantage estimate; there is no discount")
+    ptx_coef: float = option(0.0, "weight of the pretraining log-likelihood; 0 is plain PPO")
+    ema: float = option(0.95, "decay of the moving average of the policy's weights")
+    snapshots: int = option(20, "iterations between two snapshots")
+    log: int = option(5, "iterations between two printed lines")
+    out: str = option("out", "folder of checkpoints and metrics")
+    device: str = option("auto", "auto, cpu, cuda, mps")
+    seed: int = option(0, "of prompts and sampling")
+    FAST = {"iterations": 4, "value_warmup": 1, "warmup": 1, "log": 1}
+
+
+# ------------------------------------------------------------------- formulas, pure and on (B,T)
+def masked_mean(x, mask):
+    """Mean of x where mask is 1: (B,T), (B,T) -> scalar."""
+    return (x * mask).sum() / mask.sum()
+
+
+def shaped_rewards(scores, logp, ref_logp, mask, beta: float):
+    """Per-token rewards: -beta * (logp - ref_logp), plus the score at the last response token.
+
+    scores (B,), logp, ref_logp and mask (B,T) -> (B,T), 0 outside the mask. logp are the sampling
+    policy's log-probabilities, ref_logp the SFT model's. The KL estimate of a single token, and
+    even of a response, can be negative; its expectation cannot.
+    """
+    assert logp.shape == ref_logp.shape == mask.shape, f"{logp.shape} {ref_logp.shape} {mask.shape}"
+    rewards = -beta * (logp - ref_logp) * mask
+    last = (mask * torch.arange(mask.shape[1], device=mask.device)).argmax(dim=1, keepdim=True)
+    return rewards.scatter_add(1, last, scores[:, None])
+
+
+def gae(rewards, values, mask, lam: float):
+    """Generalised advantage estimation without a discount (Schulman et al. 2016).
+
+    rewards, values, mask (B,T) -> advantages, returns (B,T), 0 outside the mask.
+    delta_t = r_t + V_{t+1} - V_t, A_t = delta_t + lam * A_{t+1}; V after the last token is 0.
+    Returns are advantages + values, before any whitening.
+    """
+    assert rewards.shape == values.shape == mask.shape
+    advantages, running = torch.zeros_like(rewards), torch.zeros_like(rewards[:, 0])
+    following = torch.zeros_like(running)
+    for t in reversed(range(rewards.shape[1])):
+        delta = rewards[:, t] + following - values[:, t]
+        running = (delta + lam * running) * mask[:, t]
+        advantages[:, t], following = running, values[:, t] * mask[:, t]
+    return advantages, (advantages + values) * mask
+
+
+def whiten(x, mask):
+    """x shifted and scaled to mean 0 and (biased) variance 1 over the mask, 0 outside: (B,T)."""
+    mean = masked_mean(x, mask)
+    variance = masked_mean((x - mean) ** 2, mask)
+    return (x - mean) * torch.rsqrt(variance + 1e-8) * mask
+
+
+def policy_loss(logp, old_logp, advantages, mask, clip: float):
+    """PPO's clipped objective, to be minimised: (B,T) each -> scalar (Schulman et al. 2017).
+
+    The maximum of two losses is the minimum of two gains: the pessimistic one. No gradient flows
+    where the ratio is outside of 1 +- clip and moving further would raise the gain.
+    """
+    ratio = (logp - old_logp).exp()
+    unclipped = -advantages * ratio
+    clipped = -advantages * ratio.clamp(1 - clip, 1 + clip)
+    return masked_mean(torch.maximum(unclipped, clipped), mask)
+
+
+def value_loss(values, old_values, returns, mask, clip: float):
+    """Half the squared error, of the value or of its clipped move, whichever is worse: scalar."""
+    moved = old_values + (values - old_values).clamp(-clip, clip)
+    worse = torch.maximum((values - returns) ** 2, (moved - returns) ** 2)
+    return 0.5 * masked_mean(worse, mask)
+
+
+def explained_variance(values, returns, mask):
+    """1 - Var(returns - values) / Var(returns) over the mask: 1 is perfect, 0 a constant's."""
+    error = returns - values
+    residual = masked_mean((error - masked_mean(error, mask)) ** 2, mask)
+    return 1 - residual / masked_mean((returns - masked_mean(returns, mask)) ** 2, mask)
+
+
+@torch.no_grad()
+def update_ema(average, model, decay: float):
+    """average <- decay * average + (1 - decay) * model, in place, for all weights."""
+    for a, p in zip(average.parameters(), model.parameters()):
+        a.lerp_(p, 1 - decay)
+
+
+@torch.no_grad()
+def rollout(policy, reference, value_net, reward_model, prompts, tokenizer, config, floor):
+    """Answers prompts and computes all that the update needs: a dict of tensors.
+
+    Steps: 1. sample at temperature 1  2. old log-probabilities and values  3. score at the last
+    token; without EOS the score is set to `floor`  4. log-probabilities of the reference
+    5. rewards = KL penalty per token + score at the end  6. advantages and returns  7. whitening.
+    """
+    responses = generate(policy, prompts, config.max_new, tokenizer.eos)
+    tokens, mask = join(prompts, responses, tokenizer.pad, policy.wte.weight.device)
+    logp, ref_logp = policy.logprobs(tokens, mask), reference.logprobs(tokens, mask)
+    values = value_net.values(tokens, mask)
+    scores = reward_model.score(tokens, mask)
+    ended = torch.tensor([r[-1] == tokenizer.eos for r in responses], device=scores.device)
+    scores = torch.where(ended, scores, floor)
+    rewards = shaped_rewards(scores, logp, ref_logp, mask, config.beta)
+    advantages, returns = gae(rewards, values, mask, config.lam)
+    return {"tokens": tokens, "mask": mask, "logp": logp, "ref_logp": ref_logp, "values": values,
+            "scores": scores, "ended": ended.float(), "returns": returns,
+            "advantages": whiten(advantages, mask)}  # fmt: skip
+
+
+def main(config: Config) -> dict:
+    """Trains and writes the policy; returns the last iteration's metrics."""
+    start = time.time()
+    if config.episodes % config.minibatch:
+        raise UserError("--episodes must be a multiple of --minibatch")
+    device, tokenizer = pick_device(config.device), Tokenizer()
+    torch.manual_seed(config.seed)
+    rng = random.Random(config.seed)
+    out = Path(config.out)
+    # Five networks: policy, its average, the frozen reference, the reward model, the value network.
+    policy, _ = load(out / "sft.pt", "python sft.py", tokenizer.size, device)
+    reward_model, scale = load(out / "reward.pt", "python reward.py", tokenizer.size, device)
+    average, reference = copy.deepcopy(policy), copy.deepcopy(policy)
+    value_net = copy.deepcopy(reward_model)
+    policy_adam = torch.optim.Adam(policy.parameters(), lr=config.lr, betas=(0.9, 0.95), fused=True)
+    value_adam = torch.optim.Adam(value_net.parameters(), lr=config.value_lr, betas=(0.9, 0.95), fused=True)
+    prompts = [tokenizer.prompt(r["prompt"]) for r in read_jsonl(config.prompts, "prompt")]
+    web = web_rows(config, tokenizer) if config.ptx_coef else []
+    history, order = [], []
+    for iteration in tqdm(range(-config.value_warmup, config.iterations), "ppo", leave=False, disable=None):
+        # 1. Prompts in random order, so that every batch mixes all kinds.
+        if len(order) < config.episodes:
+            order = rng.sample(range(len(prompts)), len(prompts))
+        chosen, order = order[: config.episodes], order[config.episodes :]
+        if len(chosen) < config.episodes:
+            chosen += rng.choices(range(len(prompts)), k=config.episodes - len(chosen))
+        # 2. Rollout.
+        batch = rollout(policy, reference, value_net, reward_model, [prompts[i] for i in chosen],
+                        tokenizer, config, scale["floor"])  # fmt: skip
+        # 3. The learning rate rises from a tenth; before iteration 0 the policy stands still.
+        rise = min(1.0, 0.1 + 0.9 * iteration / max(1, config.warmup))
+        for group in policy_adam.param_groups:
+            group["lr"] = config.lr * rise if iteration >= 0 else 0.0
+        stats = []
+        for epoch in range(config.inner_epochs):
+            shuffled = torch.randperm(config.episodes, device=device)
+            for part in shuffled.split(config.minibatch):
+                tokens, mask, old_logp, values_old, returns, advantages = (
+                    batch[k][part] for k in ("tokens", "mask", "logp", "values", "returns", "advantages"))  # fmt: skip
+                # 4. The policy's step, with the pretraining gradient added for PPO-ptx.
+                if iteration >= 0:
+                    logp = policy.logprobs(tokens, mask)
+                    policy_adam.zero_grad()
+                    loss = policy_loss(logp, old_logp, advantages, mask, config.clip)
+                    loss.backward()
+                    if config.ptx_coef:
+                        rows = pad_rows(rng.choices(web, k=config.minibatch), tokenizer.pad, device)
+                        real = (rows != tokenizer.pad).float()
+                        real[:, 0] = 0
+                        (-config.ptx_coef * masked_mean(policy.logprobs(rows, real), real)).backward()
+                    torch.nn.utils.clip_grad_norm_(policy.parameters(), 1.0)
+                    policy_adam.step()
+                    update_ema(average, policy, config.ema)
+                    ratio = (logp - old_logp).detach()
+                    outside = ((ratio.exp() - 1).abs() > config.clip).float()
+                    stats.append(torch.stack([loss.detach(), 0.5 * masked_mean(ratio**2, mask), masked_mean(outside, mask)]))
+                # 5. The value network's step.
+                values = value_net.values(tokens, mask)
+                value_adam.zero_grad()
+                loss = value_loss(values, values_old, returns, mask, config.clip * scale["spread"])
+                loss.backward()
+                torch.nn.utils.clip_grad_norm_(value_net.parameters(), 1.0)
+                value_adam.step()
+        # 6. Metrics.
+        mask, kl = batch["mask"], ((batch["logp"] - batch["ref_logp"]) * batch["mask"]).sum(dim=1)
+        line = {
+            "iteration": iteration, "score": batch["scores"].mean().item(), "kl": kl.mean().item(),
+            "entropy": -masked_mean(batch["logp"], mask).item(), "value_loss": loss.item(),
+            "explained_variance": explained_variance(batch["values"], batch["returns"], mask).item(),
+            "length": mask.sum(dim=1).mean().item(), "no_eos": 1 - batch["ended"].mean().item(),
+            "seconds": time.time() - start,
+        }  # fmt: skip
+        if stats:
+            means = torch.stack(stats).mean(dim=0).tolist()
+            line |= dict(zip(("policy_loss", "approx_kl", "clipfrac"), means))
+        history.append(line)
+        if iteration % config.log == 0 or iteration + 1 == config.iterations:
+            tqdm.write("step {iteration} | score {score:.2f} | kl {kl:.2f} | entropy {entropy:.2f} | ev "
+                       "{explained_variance:.2f} | clipfrac {clipfrac:.3f} | length {length:.1f} | "
+                       "no eos {no_eos:.2f} | {seconds:.0f}s".format(**{"clipfrac": 0, **line}))  # fmt: skip
+        if iteration % (4 * config.log) == 0:
+            text = [t for t in batch["tokens"][0].tolist() if t < tokenizer.eos]
+            tqdm.write("sample | " + tokenizer.decode(text))
+        if iteration >= 0 and (iteration + 1) % config.snapshots == 0:
+            save(out / "snapshots" / f"ppo_{iteration + 1}.pt", average, kl=line["kl"], score=line["score"])
+    # 7. The average is the product.
+    save(out / "ppo.pt", average, kl=history[-1]["kl"])
+    write_text(out / "ppo.jsonl", "".join(json.dumps(line) + "\n" for line in history))
+    print(f"wrote {out}/ppo.pt in {time.time() - start:.0f} s")
+    return history[-1]
+
+
+def web_rows(config: Config, tokenizer) -> list[list[int]]:
+    """Rows of the web corpus for PPO-ptx, as many as all updates need at most 8,000 of."""
+    texts = make.corpus(documents=8000)
+    return [tokenizer.response(text)[:128] for text in texts]
+
+
+if __name__ == "__main__":
+    run(Config, main)

@@ -1,0 +1,156 @@
+"""Step 0: a base language model from random weights (the miniature's GPT-3).
+
+    python pretrain.py                 about 200 s on two CPU cores
+
+Trains a 1 M parameter GPT on the small web corpus, which is made on first use. It learns words,
+facts, and to copy from its context, but not to follow instructions: to a question it answers with
+more questions, because that is what follows questions on quiz pages.
+
+Reads data/vocab.tiktoken; writes out/base.pt and out/pretrain.jsonl (a line of metrics per log).
+
+Differences from GPT-3
+  1. 1 M parameters and 3 M tokens instead of 175 B and 300 B.
+  2. One document per row instead of packed rows: attention never crosses a document. Packed, so
+     small a model did not learn to copy from its context at all.
+
+Dimension key: B batch, T tokens, V vocabulary.
+"""
+
+import json
+import math
+import random
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from tqdm import tqdm
+
+from data import make
+from data.files import option, read_jsonl, run, write_text
+from data.tokenizer import Tokenizer
+from model import GPT, GPTConfig, generate, pad_rows, pick_device, save
+
+
+@dataclass
+class Config:
+    tokens: int = option(3_000_000, "training tokens")
+    batch: int = option(4096, "tokens per step, padding included")
+    lr: float = option(2e-3, "peak learning rate of AdamW")
+    warmup: float = option(0.05, "share of the steps with rising learning rate")
+    weight_decay: float = option(0.1, "on matrices, not on biases and LayerNorms")
+    layers: int = option(4, "transformer blocks")
+    heads: int = option(4, "attention heads")
+    width: int = option(128, "width of the residual stream")
+    context: int = option(256, "the longest row in tokens")
+    log: int = option(100, "steps between two lines of metrics")
+    text: str = option("", 'your own corpus, a JSONL file of {"text"}; empty for the small web')
+    out: str = option("out", "folder of checkpoints and metrics")
+    device: str = option("auto", "auto, cpu, cuda, mps")
+    seed: int = option(0, "of weights, order and sampling")
+    FAST = {"tokens": 200_000, "log": 20}
+
+
+def batches(rows: list[list[int]], size: int, rng: random.Random):
+    """Yields lists of rows of similar length: about `size` tokens with their padding.
+
+    Sorting only within random pools of rows keeps kinds of documents mixed and padding small.
+    """
+    rng.shuffle(rows)
+    for start in range(0, len(rows), 2048):
+        pool, group, groups = sorted(rows[start : start + 2048], key=len), [], []
+        for row in pool:
+            if (len(group) + 1) * len(row) > size and group:
+                groups.append(group)
+                group = []
+            group.append(row)
+        groups.append(group)
+        rng.shuffle(groups)
+        yield from groups
+
+
+def learning_rate(step: int, steps: int, warmup: int) -> float:
+    """The factor of the peak rate: linear warm-up, then a cosine down to 10 %."""
+    if step < warmup:
+        return (step + 1) / warmup
+    return 0.1 + 0.45 * (1 + math.cos(math.pi * (step - warmup) / max(1, steps - warmup)))
+
+
+def loss_of(model: GPT, rows: list[list[int]], pad: int, device: str):
+    """Mean cross-entropy of all tokens but the first of each row, in nats."""
+    tokens = pad_rows(rows, pad, device)
+    logits = model(tokens[:, :-1])  # (B,T-1,V)
+    return F.cross_entropy(logits.flatten(0, 1), tokens[:, 1:].flatten(), ignore_index=pad)
+
+
+def main(config: Config) -> dict:
+    """Trains and writes the base model; returns the final metrics."""
+    start = time.time()
+    device, tokenizer = pick_device(config.device), Tokenizer()
+    torch.manual_seed(config.seed)
+    rng = random.Random(config.seed)
+    # 1. The corpus, a document per row, ended by EOS; the last 500 documents are held out.
+    if config.text:
+        texts = [record["text"] for record in read_jsonl(config.text, "text")]
+    else:
+        texts = tqdm(make.corpus(), "corpus", make.DOCUMENTS, leave=False, disable=None)
+    rows = [tokenizer.response(text)[: config.context] for text in texts]
+    bytes_per_row = [len(tokenizer.decode(row).encode()) for row in rows[-500:]]
+    rows, held = rows[:-500], rows[-500:]
+    # 2. The model.
+    model = GPT(GPTConfig(tokenizer.size, config.context, config.layers, config.heads, config.width))
+    model.to(device)
+    matrices = [p for p in model.parameters() if p.dim() == 2]
+    others = [p for p in model.parameters() if p.dim() != 2]
+    groups = [{"params": matrices, "weight_decay": config.weight_decay},
+              {"params": others, "weight_decay": 0.0}]  # fmt: skip
+    optimizer = torch.optim.AdamW(groups, lr=config.lr, betas=(0.9, 0.95), fused=True)
+    # 3. The loop: one pass after another over the documents until the tokens are used up.
+    print(f"{sum(p.numel() for p in model.parameters()):,} parameters, {len(rows):,} documents")
+    seen, step, history, train_start = 0, 0, [], time.time()
+    bar = tqdm(total=config.tokens, desc="pretrain", unit="tok", leave=False, disable=None)
+    while seen < config.tokens:
+        for group in batches(rows, config.batch, rng):
+            progress = min(1.0, seen / config.tokens)
+            for g in optimizer.param_groups:
+                g["lr"] = config.lr * learning_rate(round(progress * 1000), 1000, round(config.warmup * 1000))
+            loss = loss_of(model, group, tokenizer.pad, device)
+            optimizer.zero_grad()
+            loss.backward()
+            torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+            optimizer.step()
+            n = sum(map(len, group))
+            seen, step = seen + n, step + 1
+            bar.update(n)
+            if step % config.log == 0:
+                seconds = time.time() - train_start
+                history.append({"step": step, "tokens": seen, "loss": loss.item(), "seconds": seconds})
+                tqdm.write(f"step {step} | tokens {seen / 1e6:.2f}M | loss {loss.item():.3f} "
+                           f"| {seen / seconds:,.0f} tok/s")  # fmt: skip
+            if seen >= config.tokens:
+                break
+    bar.close()
+    speed = seen / (time.time() - train_start)
+    # 4. Held-out loss, in nats per token and in bits per byte of text.
+    model.eval()
+    with torch.no_grad():
+        nats = [loss_of(model, [row], tokenizer.pad, device).item() * (len(row) - 1) for row in held]
+    loss = sum(nats) / sum(len(row) - 1 for row in held)
+    bits = sum(nats) / math.log(2) / sum(bytes_per_row)
+    # 5. A raw language model continues a question with more text, not with an answer.
+    prompt = "What color is a lemon?"
+    sample = tokenizer.decode(generate(model, [tokenizer.prompt(prompt)], 40, tokenizer.eos)[0])
+    save(Path(config.out) / "base.pt", model)
+    metrics = {"loss": loss, "bits_per_byte": bits, "tokens": seen, "tokens_per_second": speed,
+               "seconds": time.time() - start}  # fmt: skip
+    write_text(Path(config.out) / "pretrain.jsonl",
+               "".join(json.dumps(line) + "\n" for line in [*history, metrics]))  # fmt: skip
+    print(f"held-out loss {loss:.3f} nats per token, {bits:.3f} bits per byte, {speed:,.0f} tok/s")
+    print(f"sample | {prompt}\n{sample}")
+    print(f"wrote {config.out}/base.pt in {metrics['seconds']:.0f} s")
+    return metrics
+
+
+if __name__ == "__main__":
+    run(Config, main)

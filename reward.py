@@ -1,0 +1,219 @@
+"""Step 2: comparisons and the reward model (InstructGPT, sections 3.4-3.5, equation 1).
+
+    python reward.py                   about 180 s on two CPU cores
+
+Samples K = 4..9 responses per prompt from the current policy, has a labeler rank them, and trains
+a reward model to score the preferred one higher. The labelers are simulated: each has a taste of
+its own, makes mistakes, and gives ties.
+
+Reads out/sft.pt, data/prompts_reward.jsonl, data/valid.jsonl, data/demonstrations.jsonl.
+Writes out/comparisons.jsonl ({"prompt", "completions", "ranks", "labeler"}), out/reward.pt and
+out/reward.jsonl. --comparisons trains on a file of your own instead of sampling.
+
+Differences from the paper
+  1. The labelers are programs (data/labelers.py).
+  2. Ties are left out of the loss, a prompt's loss is the mean over its untied pairs, and a prompt
+     without any is left out of the mean. (The paper asks for full rankings of K responses.)
+  3. The reward model is as large as the policy; the paper's has 6 B parameters for all policies.
+
+Dimension key: B prompts in a batch, K ranked responses (padded to the batch's largest), T tokens.
+"""
+
+import json
+import random
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from tqdm import tqdm
+
+from data.files import UserError, option, read_jsonl, run, write_jsonl, write_text
+from data.labelers import LABELERS, agreement, ranks_of, report
+from data.tokenizer import Tokenizer
+from model import ScalarGPT, copy_body, generate, join, load, pick_device, save
+from pretrain import learning_rate
+
+
+@dataclass
+class Config:
+    prompts: str = option("data/prompts_reward.jsonl", "JSONL of prompts to compare responses to")
+    valid: str = option("data/valid.jsonl", "JSONL of prompts that accuracy is measured on")
+    demonstrations: str = option("data/demonstrations.jsonl", "their mean score becomes 0")
+    comparisons: str = option("", "your own JSONL: completions and ranks, or chosen and rejected")
+    policies: str = option("", "checkpoints to sample from, comma-separated (default: sft.pt)")
+    count: int = option(3400, "prompts to use")
+    k_min: int = option(4, "fewest responses per prompt")
+    k_max: int = option(9, "most responses per prompt")
+    max_new: int = option(64, "longest response in tokens")
+    epochs: int = option(1, "passes over the comparisons; the paper's one, since more overfits")
+    batch: int = option(32, "prompts per step, with all of their responses")
+    lr: float = option(5e-4, "peak learning rate; cosine down to 10 %")
+    log: int = option(20, "steps between two lines of metrics")
+    out: str = option("out", "folder of checkpoints and metrics")
+    device: str = option("auto", "auto, cpu, cuda, mps")
+    seed: int = option(0, "of sampling, labelers' slips and order")
+    FAST = {"count": 200, "log": 2}
+
+
+def bradley_terry_loss(scores, ranks):
+    """Equation 1 of the paper: how badly the scores explain the ranking of K responses.
+
+    scores (B,K), ranks (B,K) int64 with 1 the best, equal ranks for ties and 0 for padding ->
+    scalar: minus the mean of log sigmoid(r_winner - r_loser) over a prompt's untied pairs, then
+    the mean over prompts that have one. So K = 9 weighs as much as K = 4. 0 if no pair is untied.
+    """
+    assert scores.shape == ranks.shape, f"scores {scores.shape} but ranks {ranks.shape}"
+    # (B,K,1) against (B,1,K) -> (B,K,K): entry i,j is 1 where response i beats response j.
+    beats = (ranks[:, :, None] < ranks[:, None, :]) & (ranks[:, :, None] > 0)
+    margins = scores[:, :, None] - scores[:, None, :]
+    pairs = beats.sum(dim=(1, 2))
+    losses = -(F.logsigmoid(margins) * beats).sum(dim=(1, 2)) / pairs.clamp(min=1)
+    return losses.sum() / (pairs > 0).sum().clamp(min=1)
+
+
+def sample_responses(model, tokenizer, prompts: list[str], counts: list[int], max_new: int):
+    """counts[i] responses to prompts[i], as a list of lists of strings, in large batches."""
+    rows = [tokenizer.prompt(p) for p, k in zip(prompts, counts) for _ in range(k)]
+    # Similar lengths together: less padding, and whole batches finish early.
+    order = sorted(range(len(rows)), key=lambda i: len(rows[i]))
+    texts: list[str] = [""] * len(rows)
+    for at in tqdm(range(0, len(rows), 512), "sampling", leave=False, disable=None):
+        chosen = order[at : at + 512]
+        for i, response in zip(chosen, generate(model, [rows[i] for i in chosen], max_new, tokenizer.eos)):
+            texts[i] = tokenizer.decode(response)
+    ends = [sum(counts[: i + 1]) for i in range(len(counts))]
+    return [texts[end - k : end] for end, k in zip(ends, counts)]
+
+
+@torch.no_grad()
+def score_texts(model: ScalarGPT, tokenizer, prompts: list[str], responses: list[str]) -> list[float]:
+    """The reward model's score of each response to its prompt."""
+    device, scores = model.wte.weight.device, []
+    for at in range(0, len(prompts), 256):
+        tokens, mask = join([tokenizer.prompt(p) for p in prompts[at : at + 256]],
+                            [tokenizer.response(r) for r in responses[at : at + 256]],
+                            tokenizer.pad, device)  # fmt: skip
+        context = model.config.context
+        scores += model.score(tokens[:, :context], mask[:, :context]).tolist()
+    return scores
+
+
+def read_comparisons(path: str) -> list[dict]:
+    """A user's file: ranked lists, or pairs, which are ranked lists of two."""
+    records = read_jsonl(path, "prompt")
+    if "chosen" in records[0]:
+        return [{"prompt": r["prompt"], "completions": [r["chosen"], r["rejected"]], "ranks": [1, 2]}
+                for r in read_jsonl(path, "prompt", "chosen", "rejected")]  # fmt: skip
+    return read_jsonl(path, "prompt", "completions", "ranks")
+
+
+def main(config: Config) -> dict:
+    """Samples, has ranked, trains and writes the reward model; returns the final metrics."""
+    start = time.time()
+    if not 2 <= config.k_min <= config.k_max:
+        raise UserError("--k-min must be 2 or more and not above --k-max")
+    device, tokenizer = pick_device(config.device), Tokenizer()
+    torch.manual_seed(config.seed)
+    rng = random.Random(config.seed)
+    out = Path(config.out)
+    sft, _ = load(out / "sft.pt", "python sft.py", tokenizer.size, device)
+    # 1. Comparisons: K responses per prompt from the policies in turn, ranked by one labeler.
+    metrics: dict = {}
+    if config.comparisons:
+        comparisons = read_comparisons(config.comparisons)
+        held, comparisons = comparisons[::10], [c for i, c in enumerate(comparisons) if i % 10]
+    else:
+        prompts = [r["prompt"] for r in read_jsonl(config.prompts, "prompt")][: config.count]
+        counts = [rng.randint(config.k_min, config.k_max) for _ in prompts]
+        paths = config.policies.split(",") if config.policies else [out / "sft.pt"]
+        comparisons = []
+        for i, path in enumerate(paths):
+            policy, _ = load(path, "python sft.py", tokenizer.size, device)
+            mine, many = prompts[i :: len(paths)], counts[i :: len(paths)]
+            for prompt, texts in zip(mine, sample_responses(policy, tokenizer, mine, many, config.max_new)):
+                labeler = rng.randrange(LABELERS // 2)
+                comparisons.append({"prompt": prompt, "completions": texts, "labeler": labeler,
+                                    "ranks": ranks_of(labeler, prompt, texts, config.seed)})  # fmt: skip
+        write_jsonl(out / "comparisons.jsonl", comparisons)
+        metrics["agreement"] = agreement(comparisons, config.seed)
+        # Four responses each to prompts that the reward model is not trained on.
+        prompts = [r["prompt"] for r in read_jsonl(config.valid, "prompt")]
+        texts = sample_responses(sft, tokenizer, prompts, [4] * len(prompts), config.max_new)
+        held = [{"prompt": p, "completions": t} for p, t in zip(prompts, texts)]
+    metrics["sampling_seconds"] = time.time() - start
+    print(f"{len(comparisons)} comparisons of {sum(len(c['ranks']) for c in comparisons)} responses "
+          f"in {metrics['sampling_seconds']:.0f} s")  # fmt: skip
+
+    # 2. The reward model: the SFT model's body with a scalar head.
+    model = copy_body(sft, ScalarGPT(sft.config).to(device))
+    optimizer = torch.optim.Adam(model.parameters(), lr=config.lr, betas=(0.9, 0.95), fused=True)
+
+    def batch_of(group):
+        """All responses of some prompts as one batch of rows, and their ranks (B,K)."""
+        prompts = [tokenizer.prompt(c["prompt"]) for c in group for _ in c["completions"]]
+        responses = [tokenizer.response(t) for c in group for t in c["completions"]]
+        tokens, mask = join(prompts, responses, tokenizer.pad, device)
+        width = max(len(c["ranks"]) for c in group)
+        ranks = torch.tensor([c["ranks"] + [0] * (width - len(c["ranks"])) for c in group], device=device)
+        return tokens[:, : model.config.context], mask[:, : model.config.context], ranks
+
+    # 3. The loop: one forward pass of every response, all untied pairs of a prompt together.
+    comparisons.sort(key=lambda c: len(tokenizer.prompt(c["prompt"])))
+    groups = [comparisons[at : at + config.batch] for at in range(0, len(comparisons), config.batch)]
+    steps, history, model = len(groups) * config.epochs, [], model.train()
+    for step in tqdm(range(steps), "reward", leave=False, disable=None):
+        if step % len(groups) == 0:
+            rng.shuffle(groups)
+        for g in optimizer.param_groups:
+            g["lr"] = config.lr * learning_rate(step, steps, 0)
+        tokens, mask, ranks = batch_of(groups[step % len(groups)])
+        scores = torch.zeros(ranks.shape, device=device).masked_scatter(ranks > 0, model.score(tokens, mask))
+        loss = bradley_terry_loss(scores, ranks)
+        optimizer.zero_grad()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        if (step + 1) % config.log == 0 or step + 1 == steps:
+            beats = (ranks[:, :, None] < ranks[:, None, :]) & (ranks[:, :, None] > 0)
+            right = (scores[:, :, None] > scores[:, None, :]) & beats
+            history.append({"step": step + 1, "loss": loss.item(),
+                            "accuracy": (right.sum() / beats.sum()).item()})  # fmt: skip
+            tqdm.write("step {step} | loss {loss:.3f} | accuracy {accuracy:.2f}".format(**history[-1]))
+    model.eval()
+    # 4. The demonstrations' mean score becomes 0: in the head's bias, so that it is saved with it.
+    demos = read_jsonl(config.demonstrations, "prompt", "completion")[:1000]
+    scores = score_texts(model, tokenizer, [d["prompt"] for d in demos], [d["completion"] for d in demos])
+    with torch.no_grad():
+        model.scalar.bias -= sum(scores) / len(scores)
+    # 5. The policy's samples set the low score of responses that never end, and the scale of scores.
+    some = rng.sample(comparisons, min(len(comparisons), 300))
+    samples = torch.tensor(score_texts(model, tokenizer, [c["prompt"] for c in some for _ in c["completions"]],
+                                       [t for c in some for t in c["completions"]]))  # fmt: skip
+    save(out / "reward.pt", model, floor=samples.quantile(0.01).item(), spread=samples.std().item())
+    # 6. Accuracy on prompts it was not trained on.
+    flat = [(c["prompt"], t) for c in held for t in c["completions"]]
+    scores = score_texts(model, tokenizer, [p for p, _ in flat], [t for _, t in flat])
+    lengths = torch.tensor([float(len(tokenizer.encode(t))) for _, t in flat])
+    metrics["length_correlation"] = torch.corrcoef(torch.stack([torch.tensor(scores), lengths]))[0, 1].item()
+    if config.comparisons:
+        at, right, pairs = 0, 0, 0
+        for c in held:
+            mine, at = scores[at : at + len(c["ranks"])], at + len(c["ranks"])
+            order = [(a, b) for a, x in zip(mine, c["ranks"]) for b, y in zip(mine, c["ranks"]) if x < y]
+            right, pairs = right + sum(a > b for a, b in order), pairs + len(order)
+        metrics["accuracy"] = right / max(1, pairs)
+    else:
+        metrics |= report([c["prompt"] for c in held], [c["completions"] for c in held], scores, config.seed)
+    metrics["seconds"] = time.time() - start
+    write_text(out / "reward.jsonl", "".join(json.dumps(line) + "\n" for line in [*history, metrics]))
+    for name, value in metrics.items():
+        print(f"{name:20} " + (f"{value:.3f}" if isinstance(value, float) else
+                               "{value:.3f} [{low:.3f}, {high:.3f}] n {n}".format(**value)))  # fmt: skip
+    print(f"wrote {out}/comparisons.jsonl and {out}/reward.pt in {metrics['seconds']:.0f} s")
+    return metrics
+
+
+if __name__ == "__main__":
+    run(Config, main)
