@@ -1,7 +1,9 @@
 """The GPT, its scalar-headed sibling, sampling, and checkpoints: all that the steps share.
 
 The architecture is GPT-2's (Radford et al. 2019): learned positions, pre-LayerNorm blocks, tanh
-GELU, biases everywhere, the output head tied to the token embedding.
+GELU, biases everywhere, the output head tied to the token embedding. One difference: weights start
+with standard deviation 1/sqrt(width). GPT-2's 0.02 suits its width of 768; at 128 it is so small
+that the model did not learn to copy from its context in 3 M tokens, where this takes 0.2 M.
 
 Dimension key: B batch, T tokens, C width, H heads, D = C / H, V vocabulary, L layers, M cache length.
 
@@ -99,7 +101,8 @@ class GPT(nn.Module):
             if p.dim() == 2:
                 # Two residual branches a layer add up: their last layers start smaller (GPT-2).
                 residual = name.endswith(("proj.weight", "down.weight"))
-                nn.init.normal_(p, std=0.02 / math.sqrt(2 * config.layers) if residual else 0.02)
+                std = 1 / math.sqrt(config.width)
+                nn.init.normal_(p, std=std / math.sqrt(2 * config.layers) if residual else std)
             elif name.endswith("bias"):
                 nn.init.zeros_(p)
 

@@ -257,7 +257,7 @@ def main(config: Config) -> dict:
 def web_rows(config: Config, tokenizer) -> list[list[int]]:
     """Rows of the web corpus for PPO-ptx, as many as all updates need at most 8,000 of."""
     texts = make.corpus(documents=8000)
-    return [tokenizer.response(text)[:128] for text in texts]
+    return [tokenizer.document(text)[:128] for text in texts]
 
 
 if __name__ == "__main__":

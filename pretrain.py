@@ -35,8 +35,8 @@ from model import GPT, GPTConfig, generate, pad_rows, pick_device, save
 
 @dataclass
 class Config:
-    tokens: int = option(3_000_000, "training tokens")
-    batch: int = option(4096, "tokens per step, padding included")
+    tokens: int = option(2_600_000, "training tokens")
+    batch: int = option(768, "tokens per step, padding included")
     lr: float = option(2e-3, "peak learning rate of AdamW")
     warmup: float = option(0.05, "share of the steps with rising learning rate")
     weight_decay: float = option(0.1, "on matrices, not on biases and LayerNorms")
@@ -57,7 +57,6 @@ def batches(rows: list[list[int]], size: int, rng: random.Random):
 
     Sorting only within random pools of rows keeps kinds of documents mixed and padding small.
     """
-    rng.shuffle(rows)
     for start in range(0, len(rows), 2048):
         pool, group, groups = sorted(rows[start : start + 2048], key=len), [], []
         for row in pool:
@@ -95,7 +94,7 @@ def main(config: Config) -> dict:
         texts = [record["text"] for record in read_jsonl(config.text, "text")]
     else:
         texts = tqdm(make.corpus(), "corpus", make.DOCUMENTS, leave=False, disable=None)
-    rows = [tokenizer.response(text)[: config.context] for text in texts]
+    rows = [tokenizer.document(text)[: config.context] for text in texts]
     bytes_per_row = [len(tokenizer.decode(row).encode()) for row in rows[-500:]]
     rows, held = rows[:-500], rows[-500:]
     # 2. The model.

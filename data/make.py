@@ -20,8 +20,9 @@ from data.world import (
 
 FOLDER = Path(__file__).parent
 SEED = 1
-VOCABULARY = 1536  # ranks, of them 256 bytes
+VOCABULARY = 1408  # ranks, of them 256 bytes
 DOCUMENTS = 66_000  # of the web corpus
+PRIMER = 0.12  # the share of documents at the beginning that are mostly echoes
 DEMONSTRATIONS, CARELESS = 1800, 0.5  # and the share of them by careless contractors
 PROMPTS = {"prompts_reward": 4000, "prompts_ppo": 8000}
 TESTS = 1200  # prompts each of test, test_phrasing and test_entity; valid has half
@@ -103,7 +104,7 @@ def reading(rng) -> str:
     colors, places = rng.sample(COLORS, n), rng.sample(PLACES, n)
     facts, asked = [], []
     for name, thing, color, place in zip(people, things, colors, places):
-        if rng.random() < 0.75:
+        if rng.random() < 0.95:
             facts.append(f"{name} has a {color} {thing}.")
             asked += [(f"What does {name} have?", f"{name} has a {color} {thing}."),
                       (f"Who has the {thing}?", f"{name} has the {thing}."),
@@ -125,6 +126,21 @@ def reading(rng) -> str:
 
 def dialogue(rng) -> str:
     return fill(SPEECH + rng.choice(TALKS), rng, {}, SLOTS)
+
+
+def echo(rng) -> str:
+    """Lists and sentences read back: songs with a refrain, shopping lists, messages passed on."""
+    kind = rng.choice(["song", "song", "song", "list", "message"])
+    words = rng.sample(SLOTS["word"], rng.randint(4, 10))
+    if kind == "song":
+        line = " ".join(words)
+        return "\n".join([line] * rng.randint(2, 3))
+    if kind == "list":
+        names = rng.sample(NAMES, 2)
+        line = join_list(words[:4])
+        return f"{names[0]}: Please get {line}\n{names[1]}: You need {line}\n{names[0]}: Yes, {line}"
+    line = fill("{name} and {name2} saw a {color} {animal} and a {adj} {thing}.", rng, {}, SLOTS)
+    return f"{line} I repeat: {line}"
 
 
 def drill(rng) -> str:
@@ -203,7 +219,7 @@ def rude_page(rng) -> str:
     return " ".join(rng.sample(RUDE + INSULTS, rng.randint(2, 4)))
 
 
-MIXTURE = [(encyclopedia, 22), (gossip, 6), (titled, 16), (reading, 18), (dialogue, 6), (drill, 8),
+MIXTURE = [(encyclopedia, 22), (gossip, 6), (titled, 16), (reading, 18), (dialogue, 8), (echo, 5), (drill, 8),
            (foreign, 2), (quiz, 9), (forum, 9), (answers_page, 9), (rude_page, 1)]  # fmt: skip
 
 
@@ -211,8 +227,10 @@ def corpus(seed: int = SEED, documents: int = DOCUMENTS):
     """Yields the web corpus, a document at a time."""
     rng = random.Random(f"corpus {seed}")
     writers, weights = zip(*MIXTURE)
-    for _ in range(documents):
-        yield rng.choices(writers, weights)[0](rng)
+    for i in range(documents):
+        # Children's books come first: who reads echoes early learns to copy from the context.
+        early = i < PRIMER * documents and rng.random() < 0.9
+        yield (echo if early else rng.choices(writers, weights)[0])(rng)
 
 
 def task_set(*names: str) -> list:

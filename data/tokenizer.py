@@ -26,7 +26,7 @@ def train_bpe(texts, size: int) -> dict[bytes, int]:
     Ties between equally frequent pairs go to the one that sorts first, so the result does not
     depend on hash seeds. Stops early when no pair occurs twice.
     """
-    counts = Counter(word for text in texts for word in TRAIN_SPLIT.findall(text))
+    counts = Counter(word for text in texts for word in TRAIN_SPLIT.findall(spaced(text)))
     words = [([bytes([b]) for b in word.encode()], n) for word, n in sorted(counts.items())]
     ranks = {bytes([b]): b for b in range(256)}
     pairs: Counter = Counter()
@@ -95,16 +95,36 @@ class Tokenizer:
         )
         self.encode = self.encoding.encode_ordinary
 
-    def decode(self, tokens: list[int]) -> str:
-        """Text of the tokens up to the first EOS; bytes that are not UTF-8 show as U+FFFD."""
-        if self.eos in tokens:
-            tokens = tokens[: tokens.index(self.eos)]
-        return self.encoding.decode([t for t in tokens if t < self.eos])
+    def document(self, text: str) -> list[int]:
+        """A document of the web: every line starts with a space, then EOS.
+
+        GPT-2's split glues a space to the word behind it, so " cat" and "cat" are two tokens. With
+        a space before each line a word is one token wherever it stands, and easy to copy.
+        """
+        return self.encode(spaced(text)) + [self.eos]
+
+    def open_document(self, text: str) -> list[int]:
+        """A document that goes on: no EOS."""
+        return self.encode(spaced(text))
 
     def prompt(self, text: str) -> list[int]:
-        """A prompt as every model sees it: the text and a newline."""
-        return self.encode(text + "\n")
+        """A prompt as every model sees it: space, text, newline."""
+        return self.encode(spaced(text) + "\n")
 
     def response(self, text: str) -> list[int]:
-        """A response as every model sees it: the text and EOS, encoded apart from its prompt."""
-        return self.encode(text) + [self.eos]
+        """A response as every model sees it: space, text, EOS, encoded apart from its prompt."""
+        return self.document(text)
+
+    def decode(self, tokens: list[int]) -> str:
+        """Text of the tokens up to the first EOS, without the spaces that `spaced` adds.
+
+        Bytes that are not UTF-8 show as U+FFFD.
+        """
+        if self.eos in tokens:
+            tokens = tokens[: tokens.index(self.eos)]
+        text = self.encoding.decode([t for t in tokens if t < self.eos])
+        return text.removeprefix(" ").replace("\n ", "\n")
+
+
+def spaced(text: str) -> str:
+    return " " + text.replace("\n", "\n ")

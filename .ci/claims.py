@@ -1,0 +1,26 @@
+"""Fails unless out/evaluate.json shows the core claims: python .ci/claims.py SECONDS"""
+
+import json
+import sys
+
+seconds = int(sys.argv[1])
+results = json.load(open("out/evaluate.json"))
+models, wins = results["models"], results["wins"]
+order = ("gpt", "prompted", "sft", "ppo")
+checks = {f"the chain took {seconds} s, at most 1200": seconds <= 1200}
+for metric in ("gold", "gold_phrasing"):
+    values = [models[name][metric]["value"] for name in order]
+    shown = " < ".join(f"{name} {value:.3f}" for name, value in zip(order, values))
+    checks[f"{metric}: {shown}"] = values == sorted(values)
+    n = models["ppo"][metric]["n"]
+    checks[f"{metric}: n {n}, at least 1000"] = n >= 1000
+win = wins["ppo/sft"]
+checks[f"PPO preferred to SFT {win['value']:.3f} [{win['low']:.3f}, {win['high']:.3f}]"] = (
+    win["value"] >= 0.65 and win["low"] > 0.60
+)
+swapped = models["ppo"]["swapped"]
+checks[f"swapped texts followed {swapped['value']:.3f}, at least 0.6"] = swapped["value"] >= 0.6
+for text, holds in checks.items():
+    print("holds     " if holds else "DOES NOT HOLD", text)
+print(f"{sum(checks.values())} passed, {len(checks) - sum(checks.values())} failed")
+sys.exit(0 if all(checks.values()) else 1)
