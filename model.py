@@ -86,6 +86,16 @@ class Block(nn.Module):
         return x + self.dropout(self.down(F.gelu(self.up(self.ln_2(x)), approximate="tanh")))
 
 
+def sinusoids(context: int, width: int):
+    """(context, width): a sine and a cosine of the position at width/2 frequencies, as a start.
+
+    The positions are learned from here on. Seen from a sinusoid, "two tokens back" is the same
+    rotation everywhere, so the model learns it once and not for every position anew.
+    """
+    angles = torch.arange(context)[:, None] * 200.0 ** (-torch.arange(0, width, 2) / width)
+    return torch.stack([angles.sin(), angles.cos()], dim=-1).flatten(1)
+
+
 class GPT(nn.Module):
     """tokens (B,T) of int64 -> logits (B,T,V). `logits[:, t]` predicts token t+1."""
 
@@ -98,7 +108,9 @@ class GPT(nn.Module):
         self.blocks = nn.ModuleList(Block(config) for _ in range(config.layers))
         self.ln_f = nn.LayerNorm(config.width)
         for name, p in self.named_parameters():
-            if p.dim() == 2:
+            if name == "wpe.weight":
+                p.data = sinusoids(config.context, config.width) / math.sqrt(2 * config.width)
+            elif p.dim() == 2:
                 # Two residual branches a layer add up: their last layers start smaller (GPT-2).
                 residual = name.endswith(("proj.weight", "down.weight"))
                 std = 1 / math.sqrt(config.width)
@@ -170,11 +182,24 @@ def pad_rows(rows: list[list[int]], pad: int, device="cpu"):
     return torch.tensor([row + [pad] * (width - len(row)) for row in rows], device=device)
 
 
-def join(prompts: list[list[int]], responses: list[list[int]], pad: int, device="cpu"):
-    """Token lists of prompts and responses -> tokens (B,T) and the mask of response tokens (B,T)."""
-    tokens = pad_rows([p + r for p, r in zip(prompts, responses)], pad, device)
-    mask = pad_rows([[0] * len(p) + [1] * len(r) for p, r in zip(prompts, responses)], 0, device)
-    return tokens, mask.float()
+def join(prompts: list[list[int]], responses: list[list[int]], pad: int, context: int, device="cpu"):
+    """Token lists of prompts and responses -> tokens (B,T) and the mask of response tokens (B,T).
+
+    A response is cut where the context ends. Raises UserError for a prompt that leaves no room.
+    """
+    check_room(prompts, context)
+    rows = [(p + r)[:context] for p, r in zip(prompts, responses)]
+    mask = [[0] * len(p) + [1] * (len(row) - len(p)) for p, row in zip(prompts, rows)]
+    return pad_rows(rows, pad, device), pad_rows(mask, 0, device).float()
+
+
+def check_room(prompts: list[list[int]], context: int) -> None:
+    longest = max(map(len, prompts))
+    if longest >= context:
+        raise UserError(
+            f"a prompt of {longest} tokens is too long: "
+            f"the context has {context} tokens for prompt and response"
+        )
 
 
 # ------------------------------------------------------------------------------------- sampling
@@ -188,11 +213,7 @@ def generate(model: GPT, prompts: list[list[int]], max_new: int, eos: int, tempe
     Raises UserError when a prompt leaves no room for a response in the context.
     """
     config, device = model.config, model.wte.weight.device
-    if max(map(len, prompts)) >= config.context:
-        raise UserError(
-            f"a prompt of {max(map(len, prompts))} tokens is too long: "
-            f"the context has {config.context} tokens for prompt and response"
-        )
+    check_room(prompts, config.context)
     lengths = torch.tensor([len(p) for p in prompts], device=device)
     tokens = pad_rows(prompts, config.vocab_size, device)
     B, T = tokens.shape

@@ -47,8 +47,8 @@ class Config:
     minibatch: int = option(32, "episodes per step")
     inner_epochs: int = option(1, "passes over the episodes of an iteration")
     max_new: int = option(64, "longest response in tokens")
-    lr: float = option(1.5e-4, "learning rate of the policy")
-    value_lr: float = option(3e-4, "learning rate of the value network")
+    lr: float = option(3e-4, "learning rate of the policy")
+    value_lr: float = option(5e-4, "learning rate of the value network")
     warmup: int = option(10, "iterations with a learning rate rising from a tenth")
     value_warmup: int = option(5, "iterations that train the value network alone, before the others")
     beta: float = option(0.1, "coefficient of the KL penalty, in score per nat")
@@ -130,7 +130,8 @@ def explained_variance(values, returns, mask):
     """1 - Var(returns - values) / Var(returns) over the mask: 1 is perfect, 0 a constant's."""
     error = returns - values
     residual = masked_mean((error - masked_mean(error, mask)) ** 2, mask)
-    return 1 - residual / masked_mean((returns - masked_mean(returns, mask)) ** 2, mask)
+    total = masked_mean((returns - masked_mean(returns, mask)) ** 2, mask)
+    return 1 - residual / total.clamp(min=1e-8)
 
 
 @torch.no_grad()
@@ -149,7 +150,8 @@ def rollout(policy, reference, value_net, reward_model, prompts, tokenizer, conf
     5. rewards = KL penalty per token + score at the end  6. advantages and returns  7. whitening.
     """
     responses = generate(policy, prompts, config.max_new, tokenizer.eos)
-    tokens, mask = join(prompts, responses, tokenizer.pad, policy.wte.weight.device)
+    device = policy.wte.weight.device
+    tokens, mask = join(prompts, responses, tokenizer.pad, policy.config.context, device)
     logp, ref_logp = policy.logprobs(tokens, mask), reference.logprobs(tokens, mask)
     values = value_net.values(tokens, mask)
     scores = reward_model.score(tokens, mask)
@@ -255,9 +257,8 @@ def main(config: Config) -> dict:
 
 
 def web_rows(config: Config, tokenizer) -> list[list[int]]:
-    """Rows of the web corpus for PPO-ptx, as many as all updates need at most 8,000 of."""
-    texts = make.corpus(documents=8000)
-    return [tokenizer.document(text)[:128] for text in texts]
+    """Rows of the small web for PPO-ptx."""
+    return [tokenizer.document(text)[:128] for text in make.corpus(8000)]
 
 
 if __name__ == "__main__":

@@ -33,11 +33,14 @@ from data.tokenizer import Tokenizer
 from model import GPT, GPTConfig, generate, pad_rows, pick_device, save
 
 
+TOKENS_PER_DOCUMENT = 38  # of the small web, rounded down, so that no document comes twice
+
+
 @dataclass
 class Config:
     tokens: int = option(2_600_000, "training tokens")
-    batch: int = option(768, "tokens per step, padding included")
-    lr: float = option(2e-3, "peak learning rate of AdamW")
+    batch: int = option(512, "tokens per step, padding included")
+    lr: float = option(1.5e-3, "peak learning rate of AdamW")
     warmup: float = option(0.05, "share of the steps with rising learning rate")
     weight_decay: float = option(0.1, "on matrices, not on biases and LayerNorms")
     layers: int = option(4, "transformer blocks")
@@ -49,7 +52,7 @@ class Config:
     out: str = option("out", "folder of checkpoints and metrics")
     device: str = option("auto", "auto, cpu, cuda, mps")
     seed: int = option(0, "of weights, order and sampling")
-    FAST = {"tokens": 200_000, "log": 20}
+    FAST = {"tokens": 60_000, "log": 20}
 
 
 def batches(rows: list[list[int]], size: int, rng: random.Random):
@@ -93,7 +96,8 @@ def main(config: Config) -> dict:
     if config.text:
         texts = [record["text"] for record in read_jsonl(config.text, "text")]
     else:
-        texts = tqdm(make.corpus(), "corpus", make.DOCUMENTS, leave=False, disable=None)
+        many = max(2000, config.tokens // TOKENS_PER_DOCUMENT)
+        texts = tqdm(make.corpus(many), "corpus", many, leave=False, disable=None)
     rows = [tokenizer.document(text)[: config.context] for text in texts]
     bytes_per_row = [len(tokenizer.decode(row).encode()) for row in rows[-500:]]
     rows, held = rows[:-500], rows[-500:]

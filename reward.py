@@ -48,9 +48,9 @@ class Config:
     k_max: int = option(9, "most responses per prompt")
     max_new: int = option(64, "longest response in tokens")
     epochs: int = option(1, "passes over the comparisons; the paper's one, since more overfits")
-    batch: int = option(32, "prompts per step, with all of their responses")
+    batch: int = option(16, "prompts per step, with all of their responses")
     lr: float = option(5e-4, "peak learning rate; cosine down to 10 %")
-    log: int = option(20, "steps between two lines of metrics")
+    log: int = option(40, "steps between two lines of metrics")
     out: str = option("out", "folder of checkpoints and metrics")
     device: str = option("auto", "auto, cpu, cuda, mps")
     seed: int = option(0, "of sampling, labelers' slips and order")
@@ -94,9 +94,8 @@ def score_texts(model: ScalarGPT, tokenizer, prompts: list[str], responses: list
     for at in range(0, len(prompts), 256):
         tokens, mask = join([tokenizer.prompt(p) for p in prompts[at : at + 256]],
                             [tokenizer.response(r) for r in responses[at : at + 256]],
-                            tokenizer.pad, device)  # fmt: skip
-        context = model.config.context
-        scores += model.score(tokens[:, :context], mask[:, :context]).tolist()
+                            tokenizer.pad, model.config.context, device)  # fmt: skip
+        scores += model.score(tokens, mask).tolist()
     return scores
 
 
@@ -124,6 +123,8 @@ def main(config: Config) -> dict:
     if config.comparisons:
         comparisons = read_comparisons(config.comparisons)
         held, comparisons = comparisons[::10], [c for i, c in enumerate(comparisons) if i % 10]
+        if not comparisons:
+            raise UserError(f"{config.comparisons} needs two or more comparisons")
     else:
         prompts = [r["prompt"] for r in read_jsonl(config.prompts, "prompt")][: config.count]
         counts = [rng.randint(config.k_min, config.k_max) for _ in prompts]
@@ -154,10 +155,10 @@ def main(config: Config) -> dict:
         """All responses of some prompts as one batch of rows, and their ranks (B,K)."""
         prompts = [tokenizer.prompt(c["prompt"]) for c in group for _ in c["completions"]]
         responses = [tokenizer.response(t) for c in group for t in c["completions"]]
-        tokens, mask = join(prompts, responses, tokenizer.pad, device)
+        tokens, mask = join(prompts, responses, tokenizer.pad, sft.config.context, device)
         width = max(len(c["ranks"]) for c in group)
         ranks = torch.tensor([c["ranks"] + [0] * (width - len(c["ranks"])) for c in group], device=device)
-        return tokens[:, : model.config.context], mask[:, : model.config.context], ranks
+        return tokens, mask, ranks
 
     # 3. The loop: one forward pass of every response, all untied pairs of a prompt together.
     comparisons.sort(key=lambda c: len(tokenizer.prompt(c["prompt"])))

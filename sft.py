@@ -25,7 +25,7 @@ from pathlib import Path
 import torch
 from tqdm import tqdm
 
-from data.files import option, read_jsonl, run, write_text
+from data.files import UserError, option, read_jsonl, run, write_text
 from data.tokenizer import Tokenizer
 from model import generate, join, load, pick_device, save
 from pretrain import learning_rate
@@ -68,13 +68,15 @@ def main(config: Config) -> dict:
         prompt = tokenizer.prompt(record["prompt"])
         pairs.append((prompt, tokenizer.response(record["completion"])))
     held, pairs = pairs[::10], [pair for i, pair in enumerate(pairs) if i % 10]
+    if not pairs:
+        raise UserError(f"{config.demonstrations} needs two or more demonstrations")
 
     def batch_of(group):
-        tokens, mask = join(*zip(*group), tokenizer.pad, device)
+        tokens, mask = join(*zip(*group), tokenizer.pad, model.config.context, device)
         if config.prompt_loss:
             mask = (tokens != tokenizer.pad).float()
             mask[:, 0] = 0
-        return tokens[:, : model.config.context], mask[:, : model.config.context]
+        return tokens, mask
 
     @torch.no_grad()
     def held_loss() -> float:

@@ -21,7 +21,6 @@ from data.world import (
 FOLDER = Path(__file__).parent
 SEED = 1
 VOCABULARY = 1408  # ranks, of them 256 bytes
-DOCUMENTS = 66_000  # of the web corpus
 PRIMER = 0.12  # the share of documents at the beginning that are mostly echoes
 DEMONSTRATIONS, CARELESS = 1800, 0.5  # and the share of them by careless contractors
 PROMPTS = {"prompts_reward": 4000, "prompts_ppo": 8000}
@@ -98,30 +97,28 @@ def titled(rng) -> str:
 
 
 def reading(rng) -> str:
-    """A text and questions about it: who, what, what color, where; some it does not answer."""
-    n = rng.randint(2, 3)
-    people, things = rng.sample(NAMES, n + 1), rng.sample(THINGS, n + 1)
-    colors, places = rng.sample(COLORS, n), rng.sample(PLACES, n)
-    facts, asked = [], []
-    for name, thing, color, place in zip(people, things, colors, places):
-        if rng.random() < 0.95:
-            facts.append(f"{name} has a {color} {thing}.")
-            asked += [(f"What does {name} have?", f"{name} has a {color} {thing}."),
-                      (f"Who has the {thing}?", f"{name} has the {thing}."),
-                      (f"What color is the {thing}?", f"The {thing} is {color}.")]  # fmt: skip
-        else:
-            event = rng.choice(list(EVENTS) + ["saw"])
-            facts.append(f"{name} {event} a {thing} at the {place}.")
-            asked += [(f"Who {event} a {thing}?", f"{name} {event} a {thing}."),
-                      (f"Where was {name}?", f"{name} was at the {place}.")]  # fmt: skip
-    asked += rng.sample([(f"What does {people[-1]} have?", "The text does not say."),
-                         (f"Who has the {things[-1]}?", "The text does not say."),
-                         (f"What color is the {things[-1]}?", "The text does not say.")], 1)  # fmt: skip
-    chosen = rng.sample(asked, min(len(asked), rng.randint(3, 5)))
-    if rng.random() < 0.2:
-        chosen.append(("Who is in the text?", join_list([p for p in people[:-1]])))
+    """A short text and questions about it: who, what, what color, where; some it does not answer."""
+    (name, other), (thing, missing) = rng.sample(NAMES, 2), rng.sample(THINGS, 2)
+    color, place, weather = rng.choice(COLORS), rng.choice(PLACES), rng.choice(SLOTS["weather"])
+    if rng.random() < 0.75:
+        fact = f"{name} has a {color} {thing}."
+        asked = [(f"What does {name} have?", f"{name} has a {color} {thing}."),
+                 (f"Who has the {thing}?", f"{name} has the {thing}."),
+                 (f"What color is the {thing}?", f"The {thing} is {color}.")]  # fmt: skip
+    else:
+        event = rng.choice(list(EVENTS) + ["saw"])
+        fact = f"{name} {event} a {thing} at the {place}."
+        asked = [(f"Who {event} a {thing}?", f"{name} {event} a {thing}."),
+                 (f"What happened to {name}?", f"{name} {event} a {thing}."),
+                 (f"Where was {name}?", f"{name} was at the {place}.")]  # fmt: skip
+    asked += [(f"What does {other} have?", "The text does not say."),
+              (f"Who has the {missing}?", "The text does not say."),
+              (f"What color is the {missing}?", "The text does not say.")]  # fmt: skip
+    text = [fact] + [f"It was a {weather} day."] * rng.randint(0, 1)
+    text += [f"The {rng.choice(PLACES)} was full."] * rng.randint(0, 1)
     ask, reply = rng.choice(PAGES)
-    return "\n".join([" ".join(facts)] + [f"{ask}{q}\n{reply}{a}" for q, a in chosen])
+    lines = [f"{ask}{q}\n{reply}{a}" for q, a in rng.sample(asked, rng.randint(3, 5))]
+    return "\n".join([" ".join(rng.sample(text, len(text)))] + lines)
 
 
 def dialogue(rng) -> str:
@@ -223,7 +220,7 @@ MIXTURE = [(encyclopedia, 22), (gossip, 6), (titled, 16), (reading, 18), (dialog
            (foreign, 2), (quiz, 9), (forum, 9), (answers_page, 9), (rude_page, 1)]  # fmt: skip
 
 
-def corpus(seed: int = SEED, documents: int = DOCUMENTS):
+def corpus(documents: int, seed: int = SEED):
     """Yields the web corpus, a document at a time."""
     rng = random.Random(f"corpus {seed}")
     writers, weights = zip(*MIXTURE)
@@ -265,7 +262,7 @@ def probes(rng) -> dict[str, list[str]]:
 def make(seed: int = SEED, folder: str | Path = FOLDER) -> None:
     """Writes vocabulary, prompts, demonstrations, tests and probes into a folder."""
     folder = Path(folder)
-    write_text(folder / "vocab.tiktoken", write_ranks(train_bpe(corpus(seed, 20_000), VOCABULARY)))
+    write_text(folder / "vocab.tiktoken", write_ranks(train_bpe(corpus(20_000, seed), VOCABULARY)))
     rng = random.Random(f"prompts {seed}")
     demos = []
     for _ in range(DEMONSTRATIONS):

@@ -116,7 +116,7 @@ def test_every_careless_flaw_happens_and_costs():
 
 def test_no_test_prompt_stands_in_any_training_text():
     cores = {world.parse(p).core for name in TESTS for p in prompts_of(name)}
-    corpus = "\n".join(make.corpus(documents=20_000))
+    corpus = "\n".join(make.corpus(20_000))
     demos = read_jsonl(ROOT / "data/demonstrations.jsonl", "prompt", "completion")
     trained = [d["prompt"] for d in demos] + prompts_of("prompts_reward") + prompts_of("prompts_ppo")
     text = corpus + "\n" + "\n".join(trained)
@@ -129,7 +129,7 @@ def test_held_out_entities_and_beliefs_appear_in_the_corpus_only():
     trained = [d["prompt"] + " " + d["completion"] for d in demos]
     trained += prompts_of("prompts_reward") + prompts_of("prompts_ppo")
     asked = [slot for text in trained for slot in text.replace(".", "").replace("?", "").split()]
-    corpus = set("\n".join(make.corpus(documents=20_000)).replace(".", "").split())
+    corpus = set("\n".join(make.corpus(20_000)).replace(".", "").split())
     names = {w for w in held if w in world.HELD_ENTITIES["name"]}
     assert not names & set(asked) and names <= corpus
     for kind, words in world.HELD_SUBJECTS.items():

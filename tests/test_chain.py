@@ -1,0 +1,131 @@
+"""The scripts as a user runs them: the whole chain in its one-minute preset, and bad input."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+STEPS = ("pretrain", "sft", "reward", "ppo", "evaluate")
+
+
+def script(name: str, *flags, out) -> subprocess.CompletedProcess:
+    command = [sys.executable, f"{name}.py", "--out", str(out), "--device", "cpu", *map(str, flags)]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+
+
+@pytest.fixture(scope="module")
+def chain(tmp_path_factory):
+    """The folder of a whole chain in its preset, with what each step printed."""
+    out = tmp_path_factory.mktemp("chain")
+    printed = {}
+    for name in STEPS:
+        done = script(name, "--fast", out=out)
+        assert done.returncode == 0, done.stderr
+        printed[name] = done.stdout
+    return out, printed
+
+
+def test_every_step_writes_its_files_and_prints_its_seconds(chain):
+    out, printed = chain
+    for name in ("base.pt", "sft.pt", "comparisons.jsonl", "reward.pt", "ppo.pt", "evaluate.json"):
+        assert (out / name).stat().st_size > 0
+    for name in STEPS:
+        assert f"wrote {out}" in printed[name] and " s\n" in printed[name][-12:]
+    assert not list(out.rglob("*.tmp"))
+
+
+def test_comparisons_are_in_the_common_form(chain):
+    for line in (chain[0] / "comparisons.jsonl").read_text().splitlines():
+        record = json.loads(line)
+        assert 4 <= len(record["completions"]) == len(record["ranks"]) <= 9
+        assert min(record["ranks"]) == 1
+
+
+def test_ppo_logs_every_metric_of_every_iteration(chain):
+    lines = [json.loads(line) for line in (chain[0] / "ppo.jsonl").read_text().splitlines()]
+    assert {"score", "kl", "entropy", "approx_kl", "clipfrac", "value_loss", "explained_variance",
+            "length", "no_eos"} <= set(lines[-1])  # fmt: skip
+    assert abs(lines[0]["kl"]) < 1e-4  # the policy is still the reference
+
+
+def test_evaluation_has_its_stated_form(chain):
+    results = json.loads((chain[0] / "evaluate.json").read_text())
+    for name in ("gpt", "prompted", "sft", "ppo"):
+        metrics = results["models"][name]
+        assert {"gold", "gold_phrasing", "gold_entity", "gold_generation"} <= set(metrics)
+        for entry in metrics.values():
+            assert 0 <= entry["low"] <= entry["value"] <= entry["high"] <= 1 and entry["n"] > 0
+    assert {"value", "low", "high", "n", "gold"} == set(results["wins"]["ppo/sft"])
+    assert {"agreement", "rm_own", "rm_heldout", "rm_ceiling", "rm_clear"} == set(results["labelers"])
+    assert results["seconds"] > 0 and results["seed"] == 0
+
+
+def test_ones_own_prompt_is_answered_by_every_model(chain):
+    done = script("evaluate", "--prompt", "What color is a lemon?", out=chain[0])
+    assert [line.split()[0] for line in done.stdout.splitlines()] == ["gpt", "prompted", "sft", "ppo"]
+
+
+def test_ones_own_files_go_through_every_step(chain, tmp_path):
+    pair = {"prompt": "Say hi.", "chosen": "Hi!", "rejected": "No."}
+    ranked = {"prompt": "Say hi.", "completions": ["Hi!", "No.", "Hm"], "ranks": [1, 3, 2]}
+    demo = {"prompt": "Say hi.", "completion": "Hi! Grüezi."}
+    files = {}
+    for name, record in (("pairs", pair), ("ranked", ranked), ("demos", demo)):
+        files[name] = tmp_path / f"{name}.jsonl"
+        files[name].write_text((json.dumps(record) + "\n") * 30)
+    own = tmp_path / "own"
+    for file in ("base.pt",):
+        own.mkdir()
+        (own / file).write_bytes((chain[0] / file).read_bytes())
+    demos = ("--demonstrations", files["demos"])
+    assert script("sft", "--epochs", 1, *demos, out=own).returncode == 0
+    for name in ("pairs", "ranked"):
+        done = script("reward", "--comparisons", files[name], *demos, out=own)
+        assert done.returncode == 0, done.stderr
+    done = script("ppo", "--fast", "--iterations", 1, "--prompts", files["demos"], out=own)
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("name, flags, says", [
+    ("sft", (), "run python pretrain.py first"),
+    ("reward", (), "run python sft.py first"),
+    ("ppo", (), "run python sft.py first"),
+    ("evaluate", (), "run python pretrain.py first"),
+    ("pretrain", ("--text", "{tmp}/missing.jsonl"), "cannot be read"),
+    ("pretrain", ("--text", "{tmp}/empty.jsonl"), "is empty"),
+    ("pretrain", ("--text", "{tmp}/broken.jsonl"), "line 2 is not JSON"),
+    ("pretrain", ("--text", "{tmp}/keys.jsonl"), 'line 1 lacks "text"'),
+    ("pretrain", ("--text", "{tmp}/binary.jsonl"), "not UTF-8"),
+    ("pretrain", ("--device", "gpu9"), "not available"),
+    ("pretrain", ("--nonsense", "1"), "unrecognized"),
+    ("pretrain", ("--tokens", "many"), "invalid int value"),
+    ("reward", ("--k-min", "1"), "--k-min must be 2 or more"),
+    ("ppo", ("--episodes", "100"), "--episodes must be a multiple"),
+])  # fmt: skip
+def test_a_users_mistake_is_one_sentence_and_exit_code_2(tmp_path, name, flags, says):
+    (tmp_path / "empty.jsonl").write_text("")
+    (tmp_path / "broken.jsonl").write_text('{"text": "a"}\n{"text": \n')
+    (tmp_path / "keys.jsonl").write_text('{"txt": "a"}\n')
+    (tmp_path / "binary.jsonl").write_bytes(b"\xff\xfe\x00")
+    flags = [flag.replace("{tmp}", str(tmp_path)) for flag in flags]
+    done = script(name, *flags, out=tmp_path / "out")
+    assert done.returncode == 2 and says in done.stderr and "Traceback" not in done.stderr
+
+
+def test_a_prompt_longer_than_the_context_is_refused_and_nothing_is_lost(chain, tmp_path):
+    long = tmp_path / "long.jsonl"
+    long.write_text(json.dumps({"prompt": "cat " * 400}) + "\n")
+    before = (chain[0] / "ppo.pt").read_bytes()
+    done = script("ppo", "--fast", "--prompts", long, out=chain[0])
+    assert done.returncode == 2 and "is too long" in done.stderr
+    assert (chain[0] / "ppo.pt").read_bytes() == before
+
+
+def test_help_lists_every_setting_with_its_meaning():
+    done = subprocess.run([sys.executable, "ppo.py", "--help"], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0
+    for flag in ("--beta", "--clip", "--ptx-coef", "--seed", "--device", "--out", "--fast"):
+        assert flag in done.stdout

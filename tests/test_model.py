@@ -1,0 +1,265 @@
+"""The GPT, log-probabilities, sampling and checkpoints, on a tiny model with random weights."""
+
+import os
+import pickle
+from pathlib import Path
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+import model as m
+from data.files import UserError
+
+V, PAD, CONTEXT = 20, 20, 32
+CLOSE = {"rtol": 1e-5, "atol": 1e-6}  # float32: sums of 16 terms of size 1 differ by 1e-6
+
+
+def tiny(kind=m.GPT, seed=0, **options):
+    torch.manual_seed(seed)
+    return kind(m.GPTConfig(V, context=CONTEXT, layers=2, heads=2, width=16, **options)).eval()
+
+
+def random_prompts(count, longest, seed=0):
+    g = torch.Generator().manual_seed(seed)
+    lengths = torch.randint(1, longest + 1, (count,), generator=g).tolist()
+    return [torch.randint(V, (n,), generator=g).tolist() for n in lengths]
+
+
+def batch():
+    """Three rows with prompts of 3, 1, 2 tokens and responses of 2, 6, 1: (3,7)."""
+    return m.join([[1, 2, 3], [4], [5, 6]], [[7, 8], [9, 10, 11, 12, 13, 14], [15]], PAD, 32)
+
+
+def favour(model, token, strength):
+    """Adds to the final LayerNorm's bias so that the token's logit rises by about `strength`."""
+    with torch.no_grad():
+        row = model.wte.weight[token]
+        model.ln_f.bias += strength * row / row.pow(2).sum()
+
+
+# ---------------------------------------------------------------------------------- architecture
+def test_attention_equals_torchs_own():
+    attention = tiny().blocks[0].attention.double()
+    x = torch.randn(3, 5, 16, dtype=torch.float64)
+    heads = (y.view(3, 5, 2, 8).transpose(1, 2) for y in attention.qkv(x).split(16, dim=-1))
+    y = F.scaled_dot_product_attention(*heads, is_causal=True).transpose(1, 2).reshape(3, 5, 16)
+    torch.testing.assert_close(attention(x), attention.proj(y))
+
+
+def test_a_later_token_changes_no_earlier_logit():
+    model, tokens = tiny(), torch.randint(V, (3, 9))
+    changed = tokens.clone()
+    changed[:, 5] = (tokens[:, 5] + 1) % V
+    before, after = model(tokens), model(changed)
+    assert before.shape == (3, 9, V)  # PAD has no logit
+    torch.testing.assert_close(before[:, :5], after[:, :5], rtol=0, atol=0)
+    assert ((before - after)[:, 5:].abs().amax(dim=-1) > 1e-3).all()
+
+
+# --------------------------------------------------------------------------- batches and logprobs
+def test_join_pads_on_the_right_and_marks_the_response():
+    tokens, mask = m.join([[1, 2], [3]], [[4], [5, 6, 7]], PAD, 32)
+    assert tokens.tolist() == [[1, 2, 4, PAD], [3, 5, 6, 7]]
+    assert mask.tolist() == [[0, 0, 1, 0], [0, 1, 1, 1]]
+
+
+def test_logprobs_are_the_log_softmax_one_position_before_the_token():
+    model, (tokens, mask) = tiny(), batch()
+    every, expected = model(tokens).log_softmax(dim=-1), torch.zeros(3, 7)
+    for b, t in mask.nonzero().tolist():
+        expected[b, t] = every[b, t - 1, tokens[b, t]]
+    logp = model.logprobs(tokens, mask)
+    torch.testing.assert_close(logp, expected, **CLOSE)
+    assert (logp[mask == 0] == 0).all() and (logp[mask == 1] < 0).all()
+
+
+def test_logprobs_ignore_padding_row_order_and_neighbours():
+    model, (tokens, mask) = tiny(), batch()
+    logp = model.logprobs(tokens, mask)
+    other = torch.where(tokens == PAD, torch.randint(V, tokens.shape), tokens)
+    torch.testing.assert_close(model.logprobs(other, mask), logp, **CLOSE)
+    wide = model.logprobs(F.pad(tokens, (0, 5), value=PAD), F.pad(mask, (0, 5)))
+    torch.testing.assert_close(wide, F.pad(logp, (0, 5)), **CLOSE)
+    torch.testing.assert_close(model.logprobs(tokens.flip(0), mask.flip(0)), logp.flip(0), **CLOSE)
+    torch.testing.assert_close(model.logprobs(tokens[2:], mask[2:]), logp[2:], **CLOSE)
+
+
+def test_logprobs_send_no_gradient_to_where_they_are_not_read():
+    model = tiny()
+    tokens, mask = m.join([[1, 2, 3], [4]], [[5, 6], [7, 8, 9]], PAD, 32)
+    model.logprobs(tokens, mask).sum().backward()
+    # The last masked tokens stand at 4 and 3, so positions 0..3 are read and 4 is not.
+    assert (model.wpe.weight.grad[:4].abs().amax(dim=1) > 0).all()
+    assert (model.wpe.weight.grad[4:] == 0).all() and (model.wte.weight.grad[PAD] == 0).all()
+
+
+# ----------------------------------------------------------------------------------- scalar heads
+def test_score_reads_the_last_response_token():
+    model, (tokens, mask) = tiny(m.ScalarGPT), batch()
+    score = model.score(tokens, mask)
+    rows = [row[row != PAD][None] for row in tokens]
+    torch.testing.assert_close(score, torch.stack([model(r)[0, -1] for r in rows]), **CLOSE)
+    noise = torch.where(tokens == PAD, torch.randint(V, tokens.shape), tokens)
+    torch.testing.assert_close(model.score(noise, mask), score, **CLOSE)
+    tokens[0, 4] = 16
+    moved = (model.score(tokens, mask) - score).abs()
+    assert moved[0] > 1e-3 and moved[1:].max() < 1e-5
+
+
+def test_values_are_read_before_their_token_and_masked():
+    model, (tokens, mask) = tiny(m.ScalarGPT), batch()
+    values, every, expected = model.values(tokens, mask), model(tokens), torch.zeros(3, 7)
+    for b, t in mask.nonzero().tolist():
+        expected[b, t] = every[b, t - 1]
+    torch.testing.assert_close(values, expected, **CLOSE)
+    # The value of a row's last token must not know that token.
+    tokens[1, 6] = 16
+    torch.testing.assert_close(model.values(tokens, mask)[1], values[1], **CLOSE)
+
+
+def test_copy_body_copies_all_but_the_scalar_head():
+    policy, scalar = tiny(seed=1), tiny(m.ScalarGPT, seed=2)
+    head = scalar.scalar.weight.clone()
+    m.copy_body(policy, scalar)
+    tokens = torch.randint(V, (2, 6))
+    assert torch.equal(policy.hidden(tokens), scalar.hidden(tokens))
+    assert torch.equal(head, scalar.scalar.weight) and scalar.scalar.bias.item() == 0
+    assert policy.wte.weight.data_ptr() != scalar.wte.weight.data_ptr()
+
+
+# --------------------------------------------------------------------------------------- sampling
+def slow_greedy(model, prompt, max_new, eos):
+    """One row, no cache, the whole forward pass for every token."""
+    row = list(prompt)
+    while len(row) < min(len(prompt) + max_new, CONTEXT):
+        row.append(model(torch.tensor([row]))[0, -1].argmax().item())
+        if row[-1] == eos:
+            break
+    return row[len(prompt) :]
+
+
+def test_cached_greedy_sampling_equals_slow_decoding():
+    # Any token can play the EOS. Prompts of up to 28 tokens let some rows hit the context's end.
+    model, prompts, early, late = tiny(seed=3), random_prompts(12, 28), [], []
+    endless = [slow_greedy(model, p, 13, -1) for p in prompts]
+    for eos in range(V):
+        expected = [r[: r.index(eos) + 1] if eos in r else r for r in endless]
+        assert m.generate(model, prompts, 13, eos, temperature=0) == expected
+        early.append(sum(len(r) <= 4 for r in expected))
+        late.append(sum(len(r) > 8 for r in expected))
+    # For some EOS, rows were dropped after four steps while others went on.
+    assert any(e >= 4 and n >= 2 for e, n in zip(early, late)), (early, late)
+    assert any(len(p) + len(r) == CONTEXT for p, r in zip(prompts, endless))
+
+
+def test_samples_respect_max_new_context_eos_and_never_hold_pad():
+    model, prompts, eos = tiny(), [*random_prompts(30, 31), [1] * 31], V - 1
+    favour(model, eos, 2.0)
+    favour(model, PAD, 2.0)
+    torch.manual_seed(0)
+    responses = m.generate(model, prompts, 10, eos)
+    for prompt, response in zip(prompts, responses):
+        assert 1 <= len(response) <= min(10, CONTEXT - len(prompt))
+        assert all(0 <= token < V for token in response) and eos not in response[:-1]
+        full = len(response) == min(10, CONTEXT - len(prompt))
+        assert response[-1] == eos or full
+    assert {r[-1] == eos for r in responses} == {True, False}
+    assert len({len(r) for r in responses}) > 3
+
+
+@pytest.mark.parametrize("temperature", [1.0, 0.5])
+def test_samples_follow_the_softmax_at_the_temperature(temperature):
+    # Chi-square of 20 cells, 19 degrees of freedom: above 60 once in 200,000 draws.
+    model, prompts, n = tiny(), [[1, 2, 3, 4], [5]], 4000
+    torch.manual_seed(1)
+    responses = m.generate(model, [p for p in prompts for _ in range(n)], 2, -1, temperature)
+    for i, prompt in enumerate(prompts):
+        mine = torch.tensor(responses[i * n : (i + 1) * n])
+        first = (model(torch.tensor([prompt]))[0, -1] / temperature).softmax(dim=-1)
+        longer = torch.tensor([prompt + [t] for t in range(V)])
+        second = first @ (model(longer)[:, -1] / temperature).softmax(dim=-1)
+        for column, p in enumerate((first, second)):
+            seen = mine[:, column].bincount(minlength=V)
+            assert ((seen - n * p) ** 2 / (n * p)).sum() < 60
+
+
+@pytest.mark.parametrize("length", [CONTEXT, CONTEXT + 5])
+def test_a_prompt_that_leaves_no_room_is_a_user_error(length):
+    with pytest.raises(UserError, match=f"{length} tokens"):
+        m.generate(tiny(), [[1], [2] * length], 4, V - 1)
+
+
+# ------------------------------------------------------------------------------------ checkpoints
+@pytest.mark.parametrize("kind", [m.GPT, m.ScalarGPT])
+def test_save_and_load_keep_weights_extras_and_the_bias(tmp_path, kind):
+    model, tokens = tiny(kind), batch()[0]
+    if kind is m.ScalarGPT:
+        model.scalar.bias.data -= 1.75
+    m.save(tmp_path / "new" / "a.pt", model.train(), floor=-0.5, name="x")
+    loaded, extra = m.load(tmp_path / "new" / "a.pt", "python x.py", V)
+    assert type(loaded) is kind and loaded.config == model.config and not loaded.training
+    assert extra == {"floor": -0.5, "name": "x"}
+    assert torch.equal(loaded(tokens), model.eval()(tokens))
+    assert os.listdir(tmp_path / "new") == ["a.pt"]
+
+
+def test_a_missing_or_foreign_or_truncated_file_is_a_user_error(tmp_path):
+    path = tmp_path / "a.pt"
+    with pytest.raises(UserError, match="run python sft.py first"):
+        m.load(path, "python sft.py", V)
+    m.save(path, tiny())
+    whole = path.read_bytes()
+    with pytest.raises(UserError, match="another vocabulary"):
+        m.load(path, "python sft.py", V + 1)
+    for content in (b"", b"not a checkpoint", whole[: len(whole) // 2], whole[:-100]):
+        path.write_bytes(content)
+        with pytest.raises(UserError, match="damaged"):
+            m.load(path, "python sft.py", V)
+    for content in ({"weights": {}}, [1], tiny().state_dict(), {"class": "os", "config": {}}):
+        torch.save(content, path)
+        with pytest.raises(UserError, match="damaged"):
+            m.load(path, "python sft.py", V)
+
+
+class Malicious(str):
+    def __reduce__(self):
+        return os.mkdir, (str(self),)
+
+
+def test_a_malicious_pickle_is_refused_and_not_executed(tmp_path):
+    path, trace = tmp_path / "a.pt", tmp_path / "executed"
+    for write in (
+        lambda x: torch.save(x, path),
+        lambda x: path.write_bytes(pickle.dumps(x, protocol=2)),
+    ):
+        write({"class": "GPT", "config": Malicious(trace)})
+        with pytest.raises(UserError, match="damaged"):
+            m.load(path, "python sft.py", V)
+        assert not trace.exists()
+
+
+@pytest.mark.parametrize("error", [OSError, RuntimeError])
+def test_a_save_that_fails_halfway_leaves_the_earlier_file(tmp_path, monkeypatch, error):
+    path = tmp_path / "a.pt"
+    m.save(path, tiny(), step=1)
+
+    def disk_full(content, target):
+        Path(target).write_bytes(b"half a file")
+        raise error("No space left on device")
+
+    monkeypatch.setattr(torch, "save", disk_full)
+    with pytest.raises(UserError, match="cannot be written"):
+        m.save(path, tiny(seed=1), step=2)
+    assert m.load(path, "python sft.py", V)[1] == {"step": 1}
+
+
+def test_a_place_that_cannot_be_written_is_a_user_error(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match="cannot be written"):
+        m.save(tmp_path / "file" / "a.pt", tiny())
+
+
+def test_an_unknown_device_is_a_user_error():
+    with pytest.raises(UserError, match="--device cpu"):
+        m.pick_device("nonsense")

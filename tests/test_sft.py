@@ -1,0 +1,134 @@
+"""The SFT loss, its mask, and the whole step on a tiny model and twenty demonstrations."""
+
+import json
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+import sft
+from data.files import UserError
+from data.tokenizer import Tokenizer
+from model import GPT, GPTConfig, join, load, save
+from pretrain import learning_rate
+from sft import sft_loss
+
+V, PAD = 20, 20
+WORDS = ["one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten"]
+PAIRS = [(f"Say {word} twice.", "yes") for word in WORDS]
+
+
+def tiny(vocab=V, context=32):
+    torch.manual_seed(0)
+    return GPT(GPTConfig(vocab, context=context, layers=2, heads=2, width=16)).eval()
+
+
+def batch():
+    """Responses of 2, 6 and 1 tokens to prompts of 3, 1 and 2: (3,7)."""
+    return join([[1, 2, 3], [4], [5, 6]], [[7, 8], [9, 10, 11, 12, 13, 14], [15]], PAD, 32)
+
+
+def test_loss_is_the_mean_cross_entropy_of_response_tokens():
+    model, (tokens, mask) = tiny(), batch()
+    targets = torch.where(mask == 1, tokens, -100)[:, 1:]  # -100 is ignored
+    expected = F.cross_entropy(model(tokens)[:, :-1].reshape(-1, V), targets.reshape(-1))
+    torch.testing.assert_close(sft_loss(model, tokens, mask), expected, rtol=1e-5, atol=0)
+
+
+def test_every_token_weighs_the_same_whatever_its_response():
+    model, (tokens, mask) = tiny(), batch()
+    rows = [sft_loss(model, tokens[i : i + 1], mask[i : i + 1]).item() for i in range(3)]
+    expected = (2 * rows[0] + 6 * rows[1] + 1 * rows[2]) / 9
+    assert sft_loss(model, tokens, mask).item() == pytest.approx(expected, rel=1e-5)
+    assert sum(rows) / 3 != pytest.approx(expected, rel=1e-3)
+
+
+def test_a_uniform_model_costs_log_v():
+    model, (tokens, mask) = tiny(), batch()
+    torch.nn.init.zeros_(model.wte.weight)
+    assert sft_loss(model, tokens, mask).item() == pytest.approx(2.9957323, rel=1e-5)  # log 20
+
+
+def test_loss_ignores_padding_and_has_no_gradient_there():
+    model, (tokens, mask) = tiny(), batch()
+    loss = sft_loss(model, tokens, mask)
+    loss.backward()
+    assert (model.wte.weight.grad[PAD] == 0).all()
+    wide = sft_loss(model, F.pad(tokens, (0, 4), value=3), F.pad(mask, (0, 4)))
+    torch.testing.assert_close(wide, loss, rtol=1e-5, atol=0)
+
+
+def test_learning_rate_rises_then_falls_to_a_tenth():
+    assert [learning_rate(i, 100, 4) for i in range(4)] == [0.25, 0.5, 0.75, 1.0]
+    assert learning_rate(0, 10, 0) == 1.0
+    assert learning_rate(52, 100, 4) == pytest.approx(0.55)
+    assert learning_rate(100, 100, 4) == pytest.approx(0.1)
+
+
+# ---------------------------------------------------------------------------------- the whole step
+@pytest.fixture
+def folder(tmp_path):
+    """A base model of random weights and twenty demonstrations."""
+    save(tmp_path / "base.pt", tiny(Tokenizer().size, context=64))
+    lines = [json.dumps({"prompt": p, "completion": c}) + "\n" for p, c in PAIRS * 2]
+    (tmp_path / "demos.jsonl").write_text("".join(lines))
+    return tmp_path
+
+
+def run(folder, **options):
+    options = {"epochs": 8, "batch": 4, "lr": 3e-2, "log": 10, "device": "cpu", **options}
+    demos = str(folder / "demos.jsonl")
+    return sft.main(sft.Config(demonstrations=demos, out=str(folder), **options))
+
+
+def response_loss(model):
+    """Mean loss of the responses, computed apart from the script."""
+    tokenizer = Tokenizer()
+    rows = [(tokenizer.prompt(p), tokenizer.response(c)) for p, c in PAIRS]
+    return sft_loss(model, *join(*zip(*rows), tokenizer.pad, 256)).item()
+
+
+def test_step_1_learns_and_writes_a_model_and_metrics(folder):
+    size = Tokenizer().size
+    base = response_loss(load(folder / "base.pt", "x", size)[0])
+    metrics = run(folder)
+    tuned = response_loss(load(folder / "sft.pt", "x", size)[0])
+    assert tuned < base / 2 and metrics["held_loss"] < base / 2
+    lines = [json.loads(line) for line in (folder / "sft.jsonl").read_text().splitlines()]
+    assert [x.get("step") for x in lines] == [10, 20, 30, 40, None]  # 18 pairs, 5 steps an epoch
+    assert lines[-1] == metrics and lines[-2]["held_loss"] == metrics["held_loss"]
+
+
+def test_the_same_seed_gives_the_same_model_and_another_does_not(folder):
+    losses = []
+    for seed in (1, 1, 2):
+        run(folder, epochs=1, seed=seed)
+        losses.append(response_loss(load(folder / "sft.pt", "x", Tokenizer().size)[0]))
+    assert losses[0] == losses[1] != losses[2]
+
+
+def test_prompt_loss_trains_on_the_prompt_too(folder):
+    tokenizer = Tokenizer()
+    tokens, _ = join([tokenizer.prompt(p) for p, _ in PAIRS], [[]] * len(PAIRS), tokenizer.pad, 256)
+    mask = (tokens != tokenizer.pad).float()
+    mask[:, 0] = 0
+    losses = []
+    for prompt_loss in (False, True):
+        run(folder, prompt_loss=prompt_loss)
+        model = load(folder / "sft.pt", "x", tokenizer.size)[0]
+        losses.append(sft_loss(model, tokens, mask).item())
+    assert losses[1] < losses[0] / 2
+
+
+def test_a_missing_base_model_says_what_to_run(folder):
+    (folder / "base.pt").unlink()
+    with pytest.raises(UserError, match="run python pretrain.py first"):
+        run(folder)
+
+
+def test_a_broken_line_of_demonstrations_is_named_and_no_model_written(folder):
+    with (folder / "demos.jsonl").open("a") as file:
+        file.write('{"prompt": "Say eleven."}\n')
+    with pytest.raises(UserError, match='line 21 lacks "completion"'):
+        run(folder)
+    assert not (folder / "sft.pt").exists()
