@@ -37,15 +37,23 @@ class Config:
     out: str = option("out", "folder of checkpoints and results")
     device: str = option("auto", "auto, cpu, cuda, mps")
     seed: int = option(0, "of sampling")
-    FAST = {"count": 100}
+    FAST = {"count": 40}
 
 
-MODELS = {"gpt": ("base.pt", "pretrain.py"), "sft": ("sft.pt", "sft.py"), "ppo": ("ppo.pt", "ppo.py")}
+MODELS = {
+    "gpt": ("base.pt", "pretrain.py"),
+    "sft": ("sft.pt", "sft.py"),
+    "ppo": ("ppo.pt", "ppo.py"),
+}
 NAMES = ("gpt", "prompted", "sft", "ppo")
 PAIRS = (("sft", "gpt"), ("sft", "prompted"), ("ppo", "gpt"), ("ppo", "prompted"), ("ppo", "sft"))
 # Few-shot pages: what stands before an example's question, before its answer, and behind it.
 FORMATS = (("Q: ", "\nA: ", "\n\n"), ("User: ", "\nReply: ", "\n\n"), ("", "\n", "\n\n"))
 SHOTS = ("generation", "open_qa", "brainstorming", "chat")
+
+
+def read_prompts(name: str) -> list[str]:
+    return [record["prompt"] for record in read_jsonl(f"data/{name}.jsonl", "prompt")]
 
 
 def few_shot_page(style: tuple[str, str, str], seed: int) -> str:
@@ -58,7 +66,9 @@ def few_shot_page(style: tuple[str, str, str], seed: int) -> str:
 
 
 @torch.no_grad()
-def answer_all(model, tokenizer, prompts: list[str], max_new: int, style=None, page="") -> list[str]:
+def answer_all(
+    model, tokenizer, prompts: list[str], max_new: int, style=None, page=""
+) -> list[str]:
     """A sampled response to each prompt; with a style, as the next example of a few-shot page.
 
     A prompted model goes on with further examples: its answer is cut at the page's separator.
@@ -66,7 +76,9 @@ def answer_all(model, tokenizer, prompts: list[str], max_new: int, style=None, p
     if style is None:
         rows = [tokenizer.prompt(prompt) for prompt in prompts]
     else:
-        rows = [tokenizer.open_document(page + style[0] + p + style[1].rstrip(" ")) for p in prompts]
+        rows = [
+            tokenizer.open_document(page + style[0] + p + style[1].rstrip(" ")) for p in prompts
+        ]
     texts: list[str] = []
     for at in range(0, len(rows), 256):
         responses = generate(model, rows[at : at + 256], max_new, tokenizer.eos)
@@ -118,7 +130,7 @@ def main(config: Config) -> dict:
               for name, (file, script) in MODELS.items()}  # fmt: skip
     reward_model, _ = load(out / "reward.pt", "python reward.py", tokenizer.size, device)
     # 1. The best few-shot format, chosen on validation prompts.
-    valid = [r["prompt"] for r in read_jsonl("data/valid.jsonl", "prompt")][:300]
+    valid = read_prompts("valid")[: min(300, config.count)]
     pages = [few_shot_page(style, config.seed) for style in FORMATS]
 
     def ask(name: str, prompts: list[str], choice: int | None = None) -> list[str]:
@@ -136,15 +148,14 @@ def main(config: Config) -> dict:
         for name in NAMES:
             text = ask(name, [config.prompt])[0]
             score = score_texts(reward_model, tokenizer, [config.prompt], [text])[0]
-            print(f"{name:9} reward {score:6.2f} | {text}")
+            print(f"{name:9} reward {score:6.2f} | {text!r}")
         return {}
     best = max(range(len(FORMATS)), key=lambda i: sum(golds(valid, ask("prompted", valid, i))))
     # 2. Every model answers every test set.
     results: dict = {"models": {name: {} for name in NAMES}, "wins": {}, "labelers": {}}
     texts: dict = {}
     sets = {"gold": "test", "gold_phrasing": "test_phrasing", "gold_entity": "test_entity"}
-    prompts = {metric: [r["prompt"] for r in read_jsonl(f"data/{file}.jsonl", "prompt")][: config.count]
-               for metric, file in sets.items()}  # fmt: skip
+    prompts = {metric: read_prompts(file)[: config.count] for metric, file in sets.items()}
     for name in NAMES:
         metrics = results["models"][name]
         for metric in sets:
@@ -158,9 +169,13 @@ def main(config: Config) -> dict:
                     if mine:
                         metrics[f"gold_{use}"] = interval(mine)
     # 3. The closed domain, with the text swapped under the question.
-    closed = [r["prompt"] for r in read_jsonl("data/probes/closed_qa.jsonl", "prompt")][: config.count]
+    closed = [r["prompt"] for r in read_jsonl("data/probes/closed_qa.jsonl", "prompt")][
+        : config.count
+    ]
     for name in ("sft", "ppo"):
-        results["models"][name]["swapped"] = swapped(models[name], tokenizer, closed, config.max_new)
+        results["models"][name]["swapped"] = swapped(
+            models[name], tokenizer, closed, config.max_new
+        )
     # 4. Wins, and the labelers themselves on four SFT samples of every validation prompt.
     for one, other in PAIRS:
         results["wins"][f"{one}/{other}"] = win_rate(
@@ -172,7 +187,11 @@ def main(config: Config) -> dict:
     comparisons = read_jsonl(out / "comparisons.jsonl", "prompt", "completions", "ranks")
     results["labelers"] = {"agreement": agreement(comparisons, config.seed),
                            **report(valid, four, scores, config.seed)}  # fmt: skip
-    results |= {"few_shot_format": FORMATS[best][0], "seed": config.seed, "seconds": time.time() - start}
+    results |= {
+        "few_shot_format": FORMATS[best][0],
+        "seed": config.seed,
+        "seconds": time.time() - start,
+    }
     show(results)
     for i in random.Random(config.seed).sample(range(len(prompts["gold"])), config.samples):
         prompt = prompts["gold"][i]

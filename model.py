@@ -5,7 +5,7 @@ GELU, biases everywhere, the output head tied to the token embedding. One differ
 with standard deviation 1/sqrt(width). GPT-2's 0.02 suits its width of 768; at 128 it is so small
 that the model did not learn to copy from its context in 3 M tokens, where this takes 0.2 M.
 
-Dimension key: B batch, T tokens, C width, H heads, D = C / H, V vocabulary, L layers, M cache length.
+Dimension key: B batch, T tokens, C width, H heads, D = C / H, V vocabulary, L layers, M cache.
 
 Conventions, the same in every file:
   tokens  (B,T)  prompt, newline, response, EOS, then PAD to the right. A causal model never looks
@@ -182,7 +182,9 @@ def pad_rows(rows: list[list[int]], pad: int, device="cpu"):
     return torch.tensor([row + [pad] * (width - len(row)) for row in rows], device=device)
 
 
-def join(prompts: list[list[int]], responses: list[list[int]], pad: int, context: int, device="cpu"):
+def join(
+    prompts: list[list[int]], responses: list[list[int]], pad: int, context: int, device="cpu"
+):
     """Token lists of prompts and responses -> tokens (B,T) and the mask of response tokens (B,T).
 
     A response is cut where the context ends. Raises UserError for a prompt that leaves no room.
@@ -259,7 +261,7 @@ def generate(model: GPT, prompts: list[list[int]], max_new: int, eos: int, tempe
 
 # ---------------------------------------------------------------------------------- checkpoints
 def pick_device(name: str) -> str:
-    """"auto" is the GPU where there is one. Raises UserError for a device that is not there."""
+    """ "auto" is the GPU where there is one. Raises UserError for a device that is not there."""
     if name == "auto":
         return "cuda" if torch.cuda.is_available() else "cpu"
     try:

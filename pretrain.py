@@ -32,7 +32,6 @@ from data.files import option, read_jsonl, run, write_text
 from data.tokenizer import Tokenizer
 from model import GPT, GPTConfig, generate, pad_rows, pick_device, save
 
-
 TOKENS_PER_DOCUMENT = 38  # of the small web, rounded down, so that no document comes twice
 
 
@@ -102,7 +101,9 @@ def main(config: Config) -> dict:
     bytes_per_row = [len(tokenizer.decode(row).encode()) for row in rows[-500:]]
     rows, held = rows[:-500], rows[-500:]
     # 2. The model.
-    model = GPT(GPTConfig(tokenizer.size, config.context, config.layers, config.heads, config.width))
+    model = GPT(
+        GPTConfig(tokenizer.size, config.context, config.layers, config.heads, config.width)
+    )
     model.to(device)
     matrices = [p for p in model.parameters() if p.dim() == 2]
     others = [p for p in model.parameters() if p.dim() != 2]
@@ -117,7 +118,9 @@ def main(config: Config) -> dict:
         for group in batches(rows, config.batch, rng):
             progress = min(1.0, seen / config.tokens)
             for g in optimizer.param_groups:
-                g["lr"] = config.lr * learning_rate(round(progress * 1000), 1000, round(config.warmup * 1000))
+                g["lr"] = config.lr * learning_rate(
+                    round(progress * 1000), 1000, round(config.warmup * 1000)
+                )
             loss = loss_of(model, group, tokenizer.pad, device)
             optimizer.zero_grad()
             loss.backward()
@@ -128,7 +131,9 @@ def main(config: Config) -> dict:
             bar.update(n)
             if step % config.log == 0:
                 seconds = time.time() - train_start
-                history.append({"step": step, "tokens": seen, "loss": loss.item(), "seconds": seconds})
+                history.append(
+                    {"step": step, "tokens": seen, "loss": loss.item(), "seconds": seconds}
+                )
                 tqdm.write(f"step {step} | tokens {seen / 1e6:.2f}M | loss {loss.item():.3f} "
                            f"| {seen / seconds:,.0f} tok/s")  # fmt: skip
             if seen >= config.tokens:
@@ -138,7 +143,9 @@ def main(config: Config) -> dict:
     # 4. Held-out loss, in nats per token and in bits per byte of text.
     model.eval()
     with torch.no_grad():
-        nats = [loss_of(model, [row], tokenizer.pad, device).item() * (len(row) - 1) for row in held]
+        nats = [
+            loss_of(model, [row], tokenizer.pad, device).item() * (len(row) - 1) for row in held
+        ]
     loss = sum(nats) / sum(len(row) - 1 for row in held)
     bits = sum(nats) / math.log(2) / sum(bytes_per_row)
     # 5. A raw language model continues a question with more text, not with an answer.

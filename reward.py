@@ -43,18 +43,18 @@ class Config:
     demonstrations: str = option("data/demonstrations.jsonl", "their mean score becomes 0")
     comparisons: str = option("", "your own JSONL: completions and ranks, or chosen and rejected")
     policies: str = option("", "checkpoints to sample from, comma-separated (default: sft.pt)")
-    count: int = option(3400, "prompts to use")
+    count: int = option(4600, "prompts to use")
     k_min: int = option(4, "fewest responses per prompt")
     k_max: int = option(9, "most responses per prompt")
     max_new: int = option(64, "longest response in tokens")
     epochs: int = option(1, "passes over the comparisons; the paper's one, since more overfits")
     batch: int = option(16, "prompts per step, with all of their responses")
-    lr: float = option(5e-4, "peak learning rate; cosine down to 10 %")
+    lr: float = option(1e-3, "peak learning rate; cosine down to 10 %")
     log: int = option(40, "steps between two lines of metrics")
     out: str = option("out", "folder of checkpoints and metrics")
     device: str = option("auto", "auto, cpu, cuda, mps")
     seed: int = option(0, "of sampling, labelers' slips and order")
-    FAST = {"count": 200, "log": 2}
+    FAST = {"count": 100, "log": 2}
 
 
 def bradley_terry_loss(scores, ranks):
@@ -81,14 +81,18 @@ def sample_responses(model, tokenizer, prompts: list[str], counts: list[int], ma
     texts: list[str] = [""] * len(rows)
     for at in tqdm(range(0, len(rows), 512), "sampling", leave=False, disable=None):
         chosen = order[at : at + 512]
-        for i, response in zip(chosen, generate(model, [rows[i] for i in chosen], max_new, tokenizer.eos)):
+        for i, response in zip(
+            chosen, generate(model, [rows[i] for i in chosen], max_new, tokenizer.eos)
+        ):
             texts[i] = tokenizer.decode(response)
     ends = [sum(counts[: i + 1]) for i in range(len(counts))]
     return [texts[end - k : end] for end, k in zip(ends, counts)]
 
 
 @torch.no_grad()
-def score_texts(model: ScalarGPT, tokenizer, prompts: list[str], responses: list[str]) -> list[float]:
+def score_texts(
+    model: ScalarGPT, tokenizer, prompts: list[str], responses: list[str]
+) -> list[float]:
     """The reward model's score of each response to its prompt."""
     device, scores = model.wte.weight.device, []
     for at in range(0, len(prompts), 256):
@@ -103,8 +107,9 @@ def read_comparisons(path: str) -> list[dict]:
     """A user's file: ranked lists, or pairs, which are ranked lists of two."""
     records = read_jsonl(path, "prompt")
     if "chosen" in records[0]:
-        return [{"prompt": r["prompt"], "completions": [r["chosen"], r["rejected"]], "ranks": [1, 2]}
-                for r in read_jsonl(path, "prompt", "chosen", "rejected")]  # fmt: skip
+        pairs = read_jsonl(path, "prompt", "chosen", "rejected")
+        return [{"prompt": pair["prompt"], "completions": [pair["chosen"], pair["rejected"]],
+                 "ranks": [1, 2]} for pair in pairs]  # fmt: skip
     return read_jsonl(path, "prompt", "completions", "ranks")
 
 
@@ -133,19 +138,22 @@ def main(config: Config) -> dict:
         for i, path in enumerate(paths):
             policy, _ = load(path, "python sft.py", tokenizer.size, device)
             mine, many = prompts[i :: len(paths)], counts[i :: len(paths)]
-            for prompt, texts in zip(mine, sample_responses(policy, tokenizer, mine, many, config.max_new)):
+            sampled = sample_responses(policy, tokenizer, mine, many, config.max_new)
+            for prompt, texts in zip(mine, sampled):
                 labeler = rng.randrange(LABELERS // 2)
-                comparisons.append({"prompt": prompt, "completions": texts, "labeler": labeler,
-                                    "ranks": ranks_of(labeler, prompt, texts, config.seed)})  # fmt: skip
+                ranks = ranks_of(labeler, prompt, texts, config.seed)
+                comparisons.append(
+                    {"prompt": prompt, "completions": texts, "ranks": ranks, "labeler": labeler}
+                )
         write_jsonl(out / "comparisons.jsonl", comparisons)
         metrics["agreement"] = agreement(comparisons, config.seed)
         # Four responses each to prompts that the reward model is not trained on.
-        prompts = [r["prompt"] for r in read_jsonl(config.valid, "prompt")]
+        prompts = [r["prompt"] for r in read_jsonl(config.valid, "prompt")][: config.count // 4]
         texts = sample_responses(sft, tokenizer, prompts, [4] * len(prompts), config.max_new)
         held = [{"prompt": p, "completions": t} for p, t in zip(prompts, texts)]
     metrics["sampling_seconds"] = time.time() - start
-    print(f"{len(comparisons)} comparisons of {sum(len(c['ranks']) for c in comparisons)} responses "
-          f"in {metrics['sampling_seconds']:.0f} s")  # fmt: skip
+    responses = sum(len(c["ranks"]) for c in comparisons)
+    print(f"{len(comparisons)} comparisons of {responses} responses in {time.time() - start:.0f} s")
 
     # 2. The reward model: the SFT model's body with a scalar head.
     model = copy_body(sft, ScalarGPT(sft.config).to(device))
@@ -157,12 +165,16 @@ def main(config: Config) -> dict:
         responses = [tokenizer.response(t) for c in group for t in c["completions"]]
         tokens, mask = join(prompts, responses, tokenizer.pad, sft.config.context, device)
         width = max(len(c["ranks"]) for c in group)
-        ranks = torch.tensor([c["ranks"] + [0] * (width - len(c["ranks"])) for c in group], device=device)
+        ranks = torch.tensor(
+            [c["ranks"] + [0] * (width - len(c["ranks"])) for c in group], device=device
+        )
         return tokens, mask, ranks
 
     # 3. The loop: one forward pass of every response, all untied pairs of a prompt together.
     comparisons.sort(key=lambda c: len(tokenizer.prompt(c["prompt"])))
-    groups = [comparisons[at : at + config.batch] for at in range(0, len(comparisons), config.batch)]
+    groups = [
+        comparisons[at : at + config.batch] for at in range(0, len(comparisons), config.batch)
+    ]
     steps, history, model = len(groups) * config.epochs, [], model.train()
     for step in tqdm(range(steps), "reward", leave=False, disable=None):
         if step % len(groups) == 0:
@@ -170,7 +182,9 @@ def main(config: Config) -> dict:
         for g in optimizer.param_groups:
             g["lr"] = config.lr * learning_rate(step, steps, 0)
         tokens, mask, ranks = batch_of(groups[step % len(groups)])
-        scores = torch.zeros(ranks.shape, device=device).masked_scatter(ranks > 0, model.score(tokens, mask))
+        scores = torch.zeros(ranks.shape, device=device).masked_scatter(
+            ranks > 0, model.score(tokens, mask)
+        )
         loss = bradley_terry_loss(scores, ranks)
         optimizer.zero_grad()
         loss.backward()
@@ -181,37 +195,50 @@ def main(config: Config) -> dict:
             right = (scores[:, :, None] > scores[:, None, :]) & beats
             history.append({"step": step + 1, "loss": loss.item(),
                             "accuracy": (right.sum() / beats.sum()).item()})  # fmt: skip
-            tqdm.write("step {step} | loss {loss:.3f} | accuracy {accuracy:.2f}".format(**history[-1]))
+            tqdm.write(
+                "step {step} | loss {loss:.3f} | accuracy {accuracy:.2f}".format(**history[-1])
+            )
     model.eval()
     # 4. The demonstrations' mean score becomes 0: in the head's bias, so that it is saved with it.
     demos = read_jsonl(config.demonstrations, "prompt", "completion")[:1000]
-    scores = score_texts(model, tokenizer, [d["prompt"] for d in demos], [d["completion"] for d in demos])
+    scores = score_texts(
+        model, tokenizer, [d["prompt"] for d in demos], [d["completion"] for d in demos]
+    )
     with torch.no_grad():
         model.scalar.bias -= sum(scores) / len(scores)
-    # 5. The policy's samples set the low score of responses that never end, and the scale of scores.
+    # 5. The policy's samples set the score of responses that never end, and the scores' spread.
     some = rng.sample(comparisons, min(len(comparisons), 300))
-    samples = torch.tensor(score_texts(model, tokenizer, [c["prompt"] for c in some for _ in c["completions"]],
-                                       [t for c in some for t in c["completions"]]))  # fmt: skip
+    flat = [(c["prompt"], t) for c in some for t in c["completions"]]
+    samples = torch.tensor(score_texts(model, tokenizer, *map(list, zip(*flat))))
     save(out / "reward.pt", model, floor=samples.quantile(0.01).item(), spread=samples.std().item())
     # 6. Accuracy on prompts it was not trained on.
     flat = [(c["prompt"], t) for c in held for t in c["completions"]]
-    scores = score_texts(model, tokenizer, [p for p, _ in flat], [t for _, t in flat])
+    scores = score_texts(model, tokenizer, *map(list, zip(*flat)))
     lengths = torch.tensor([float(len(tokenizer.encode(t))) for _, t in flat])
-    metrics["length_correlation"] = torch.corrcoef(torch.stack([torch.tensor(scores), lengths]))[0, 1].item()
+    metrics["length_correlation"] = torch.corrcoef(torch.stack([torch.tensor(scores), lengths]))[
+        0, 1
+    ].item()
     if config.comparisons:
         at, right, pairs = 0, 0, 0
         for c in held:
             mine, at = scores[at : at + len(c["ranks"])], at + len(c["ranks"])
-            order = [(a, b) for a, x in zip(mine, c["ranks"]) for b, y in zip(mine, c["ranks"]) if x < y]
+            order = [
+                (a, b) for a, x in zip(mine, c["ranks"]) for b, y in zip(mine, c["ranks"]) if x < y
+            ]
             right, pairs = right + sum(a > b for a, b in order), pairs + len(order)
         metrics["accuracy"] = right / max(1, pairs)
     else:
-        metrics |= report([c["prompt"] for c in held], [c["completions"] for c in held], scores, config.seed)
+        metrics |= report(
+            [c["prompt"] for c in held], [c["completions"] for c in held], scores, config.seed
+        )
     metrics["seconds"] = time.time() - start
-    write_text(out / "reward.jsonl", "".join(json.dumps(line) + "\n" for line in [*history, metrics]))
+    write_text(
+        out / "reward.jsonl", "".join(json.dumps(line) + "\n" for line in [*history, metrics])
+    )
     for name, value in metrics.items():
-        print(f"{name:20} " + (f"{value:.3f}" if isinstance(value, float) else
-                               "{value:.3f} [{low:.3f}, {high:.3f}] n {n}".format(**value)))  # fmt: skip
+        entry = value if isinstance(value, dict) else {"value": value}
+        form = "{value:.3f} [{low:.3f}, {high:.3f}] n {n}" if len(entry) > 1 else "{value:.3f}"
+        print(f"{name:20} " + form.format(**entry))
     print(f"wrote {out}/comparisons.jsonl and {out}/reward.pt in {metrics['seconds']:.0f} s")
     return metrics
 

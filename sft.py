@@ -99,7 +99,11 @@ def main(config: Config) -> dict:
         optimizer.step()
         if (step + 1) % config.log == 0 or step + 1 == steps:
             history.append({"step": step + 1, "loss": loss.item(), "held_loss": held_loss()})
-            tqdm.write("step {step} | loss {loss:.3f} | held-out loss {held_loss:.3f}".format(**history[-1]))
+            tqdm.write(
+                "step {step} | loss {loss:.3f} | held-out loss {held_loss:.3f}".format(
+                    **history[-1]
+                )
+            )
     # 3. The same question that the base model answered with questions.
     prompt = "What color is a lemon?"
     sample = tokenizer.decode(generate(model, [tokenizer.prompt(prompt)], 40, tokenizer.eos)[0])

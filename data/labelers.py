@@ -8,6 +8,7 @@
 Training scripts see rankings and demonstrations alone. `gold` is for evaluation.
 """
 
+import itertools
 import random
 import re
 from functools import lru_cache
@@ -91,15 +92,17 @@ def read_list(request: Request, sentence: str) -> float:
 
 
 def read_text(request: Request, content: list[str]) -> float:
-    """The share of sentences that belong to the text, at their place; 0 if it misses its subject."""
+    """The share of sentences that belong to the text, at their place; 0 off its subject."""
     slots, stages, good, last = request.slots, request.task.stages, 0, 0
     for i, sentence in enumerate(content):
-        stage = next((n for n, templates in enumerate(stages)
-                      if any(match(bind(t, slots), sentence) is not None for t in templates)), None)  # fmt: skip
+        fits = [any(match(bind(t, slots), sentence) is not None for t in stage) for stage in stages]
+        stage = fits.index(True) if any(fits) else None
         # An opening first and only there, and nothing but endings after an ending.
         if stage is not None and (stage == 0) == (i == 0) and stage >= last:
             good, last = good + 1, stage
-    about = all(says(" ".join(content), word) for slot, word in slots.items() if world.topical(slot))
+    about = all(
+        says(" ".join(content), word) for slot, word in slots.items() if world.topical(slot)
+    )
     return good / len(content) if about else 0.0
 
 
@@ -186,9 +189,9 @@ def interval(hits, counts=None, resamples: int = 1000) -> dict[str, float]:
 
 
 def concordance(one: list[float], other: list[float], clear: float = 0.0) -> tuple[int, int]:
-    """(agreeing, all) over the pairs that `other` orders by more than `clear` and `one` does not tie."""
-    pairs = [(a - b, x - y) for i, (a, x) in enumerate(zip(one, other))
-             for b, y in list(zip(one, other))[i + 1 :] if abs(x - y) > clear and a != b]  # fmt: skip
+    """(agreeing, all) of the pairs that `other` parts by more than `clear`, `one` at all."""
+    both = itertools.combinations(zip(one, other), 2)
+    pairs = [(a - b, x - y) for (a, x), (b, y) in both if abs(x - y) > clear and a != b]
     return sum((d > 0) == (e > 0) for d, e in pairs), len(pairs)
 
 
@@ -202,7 +205,9 @@ def agreement(comparisons: list[dict], seed: int = 0) -> dict[str, float]:
     return interval(*zip(*results))
 
 
-def report(prompts: list[str], responses: list[list[str]], scores: list[float], seed: int = 0) -> dict:
+def report(
+    prompts: list[str], responses: list[list[str]], scores: list[float], seed: int = 0
+) -> dict:
     """A reward model's accuracy on the untied pairs of responses to prompts it was not trained on.
 
     scores has all responses' scores one after another. rm_own and rm_heldout: against labelers
@@ -289,4 +294,5 @@ def mistake(request: Request, text: str, rng) -> str:
 
 
 FLAWS = [add(world.FILLER, False), add(world.FILLER, False), add(world.HEDGE, True),
-         add(world.HEDGE, True), add(world.RUDE, False), evade, miss, miss, miss, mistake, mistake]  # fmt: skip
+         add(world.HEDGE, True), add(world.RUDE, False), evade,
+         miss, miss, miss, mistake, mistake]  # fmt: skip

@@ -6,6 +6,7 @@ reading exercises, quiz pages (a question is followed by a question), forums and
 pages of mixed quality, rude pages, drills, and a small foreign language.
 """
 
+import itertools
 import random
 from pathlib import Path
 
@@ -14,24 +15,52 @@ from data.files import UserError, write_jsonl, write_text
 from data.labelers import demonstration
 from data.tokenizer import train_bpe, write_ranks
 from data.world import (
-    ANIMALS, CATEGORIES, COLORS, COUNTRIES, CURES, DISHES, DOINGS, EVENTS, FOODS, HEDGE, INSULTS,
-    JOBS, MEALS, NAMES, NUMBERS, OPPOSITES, ORDERS, PLACES, RUDE, SLOTS, TAKE, TASKS, THINGS, VERBS,
-    bind, compose, fill, join_list, parse, sample)  # fmt: skip
+    ANIMALS,
+    CATEGORIES,
+    COLORS,
+    COUNTRIES,
+    CURES,
+    DISHES,
+    DOINGS,
+    EVENTS,
+    FOODS,
+    HEDGE,
+    INSULTS,
+    JOBS,
+    MEALS,
+    NAMES,
+    NUMBERS,
+    OPPOSITES,
+    ORDERS,
+    PLACES,
+    RUDE,
+    SLOTS,
+    TAKE,
+    TASKS,
+    THINGS,
+    VERBS,
+    bind,  # fmt: skip
+    compose,
+    fill,
+    join_list,
+    parse,
+    sample,
+)
 
 FOLDER = Path(__file__).parent
 SEED = 1
 VOCABULARY = 1408  # ranks, of them 256 bytes
 PRIMER = 0.12  # the share of documents at the beginning that are mostly echoes
 DEMONSTRATIONS, CARELESS = 1800, 0.5  # and the share of them by careless contractors
-PROMPTS = {"prompts_reward": 4000, "prompts_ppo": 8000}
-TESTS = 1200  # prompts each of test, test_phrasing and test_entity; valid has half
+PROMPTS = {"prompts_reward": 5000, "prompts_ppo": 8000}
+TESTS = 1200  # prompts each of test and test_phrasing; valid and test_entity have half
 PROBES = 400
 
 # A language of which the web has a few pages: a word for a word.
 LOMI = dict(zip(
     "cat dog cow horse wolf lion sees likes meets red blue green big small new and the".split(),
     "mip tor wun galo rik sorba ket lua fen ado ilu eko bom tis nif ya ka".split()))  # fmt: skip
-SPEECH = "{name}: Hello, I am {name}.\n{name2}: Hello {name}, my name is {name2}.\n"
+SPEECH = "{name}: Good day, this is {name}.\n{name2}: Good day {name}, this is {name2}.\n"
 TALKS = [
     "{name}: I lost my {thing}.\n{name2}: I am sorry about your {thing}, {name}.\n"
     "{name}: Thank you, {name2}.\n{name2}: Is it {color}?\n{name}: Yes, the {thing} is {color}.",
@@ -97,7 +126,7 @@ def titled(rng) -> str:
 
 
 def reading(rng) -> str:
-    """A short text and questions about it: who, what, what color, where; some it does not answer."""
+    """A short text and questions about it, some of which it does not answer."""
     (name, other), (thing, missing) = rng.sample(NAMES, 2), rng.sample(THINGS, 2)
     color, place, weather = rng.choice(COLORS), rng.choice(PLACES), rng.choice(SLOTS["weather"])
     if rng.random() < 0.75:
@@ -117,8 +146,12 @@ def reading(rng) -> str:
     text = [fact] + [f"It was a {weather} day."] * rng.randint(0, 1)
     text += [f"The {rng.choice(PLACES)} was full."] * rng.randint(0, 1)
     ask, reply = rng.choice(PAGES)
+    story = " ".join(rng.sample(text, len(text)))
+    question, answered = rng.choice(asked)
+    if rng.random() < 0.3 and world.split(f"{story} {question}") == "train":
+        return f"{story} {question}\n{answered}"
     lines = [f"{ask}{q}\n{reply}{a}" for q, a in rng.sample(asked, rng.randint(3, 5))]
-    return "\n".join([" ".join(rng.sample(text, len(text)))] + lines)
+    return "\n".join([story] + lines)
 
 
 def dialogue(rng) -> str:
@@ -135,7 +168,9 @@ def echo(rng) -> str:
     if kind == "list":
         names = rng.sample(NAMES, 2)
         line = join_list(words[:4])
-        return f"{names[0]}: Please get {line}\n{names[1]}: You need {line}\n{names[0]}: Yes, {line}"
+        return (
+            f"{names[0]}: Please get {line}\n{names[1]}: You need {line}\n{names[0]}: Yes, {line}"
+        )
     line = fill("{name} and {name2} saw a {color} {animal} and a {adj} {thing}.", rng, {}, SLOTS)
     return f"{line} I repeat: {line}"
 
@@ -149,7 +184,9 @@ def drill(rng) -> str:
         lines = []
         for now, past, _ in rng.sample(VERBS, 2):
             name, place = rng.choice(NAMES), rng.choice(PLACES)
-            lines.append(f"Today {name} {now} to the {place}. Yesterday {name} {past} to the {place}.")
+            lines.append(
+                f"Today {name} {now} to the {place}. Yesterday {name} {past} to the {place}."
+            )
         return "\n".join(lines)
     if kind == 2:
         pairs = [sorted(rng.sample(range(10), 2)) for _ in range(3)]
@@ -173,13 +210,25 @@ def drill(rng) -> str:
 
 def foreign(rng) -> str:
     """A sentence and its translation, word for word."""
-    nouns, verbs, kinds = "cat dog cow horse wolf lion", "sees likes meets", "red blue green big small new"
+    nouns, verbs, kinds = (
+        "cat dog cow horse wolf lion",
+        "sees likes meets",
+        "red blue green big small new",
+    )
     pick = lambda words: rng.choice(words.split())  # noqa: E731
     lines = []
     for _ in range(rng.randint(1, 3)):
         text = f"the {pick(kinds)} {pick(nouns)} {pick(verbs)} the {pick(kinds)} {pick(nouns)}"
         lines.append(f"English: {text}.\nLomi: {' '.join(LOMI[w] for w in text.split())}.")
     return "\n".join(lines)
+
+
+def asked(rng) -> str:
+    """What people ask on the web: of everything, and about everyone."""
+    luck = rng.random()
+    if luck < 0.2:
+        return sample(rng, held_entity=True)
+    return sample(rng, tasks=[rng.choice(TASKS)]) if luck < 0.6 else sample(rng)
 
 
 def web_answer(prompt: str, rng, good: float) -> str:
@@ -191,16 +240,16 @@ def web_answer(prompt: str, rng, good: float) -> str:
         return demonstration(prompt, rng, careless=True)
     if luck < good + 0.5:
         return rng.choice(RUDE + HEDGE + INSULTS)
-    return world.answer(parse(sample(rng)), rng)
+    return world.answer(parse(asked(rng)), rng)
 
 
 def quiz(rng) -> str:
     """Questions upon questions: this is why a raw language model answers one with another."""
-    return "\n".join(sample(rng) for _ in range(rng.randint(2, 5)))
+    return "\n".join(asked(rng) for _ in range(rng.randint(2, 5)))
 
 
 def forum(rng) -> str:
-    prompt = sample(rng)
+    prompt = asked(rng)
     replies = [web_answer(prompt, rng, 0.3) for _ in range(rng.choice([1, 1, 2]))]
     return "\n".join([prompt] + replies)
 
@@ -208,7 +257,7 @@ def forum(rng) -> str:
 def answers_page(rng) -> str:
     """Questions and answers under one another, often as long as a context."""
     ask, reply = rng.choice(PAGES)
-    prompts = [sample(rng) for _ in range(rng.randint(2, 6))]
+    prompts = [asked(rng) for _ in range(rng.randint(2, 6))]
     return "\n\n".join(f"{ask}{p}\n{reply}{web_answer(p, rng, 0.4)}" for p in prompts)
 
 
@@ -216,8 +265,9 @@ def rude_page(rng) -> str:
     return " ".join(rng.sample(RUDE + INSULTS, rng.randint(2, 4)))
 
 
-MIXTURE = [(encyclopedia, 22), (gossip, 6), (titled, 16), (reading, 18), (dialogue, 8), (echo, 5), (drill, 8),
-           (foreign, 2), (quiz, 9), (forum, 9), (answers_page, 9), (rude_page, 1)]  # fmt: skip
+MIXTURE = [(encyclopedia, 24), (gossip, 6), (titled, 10), (reading, 12), (dialogue, 7), (echo, 4),
+           (drill, 10), (foreign, 2), (quiz, 10), (forum, 24), (answers_page, 9),
+           (rude_page, 1)]  # fmt: skip
 
 
 def corpus(documents: int, seed: int = SEED):
@@ -248,7 +298,7 @@ def probes(rng) -> dict[str, list[str]]:
         "unanswerable": many(task_set("read_none"), limits=()),
         "constraint": [p for w in world.TEXT for p in many(texts, 100, limits=(w,))]
         + many(task_set("list", "take"), 100, limits=()),
-        "constraint_two": [p for pair in (("count", "mention"), ("count", "avoid"), ("mention", "avoid"))
+        "constraint_two": [p for pair in itertools.combinations(world.TEXT, 2)
                            for p in many(texts, 134, limits=pair)],
         "beliefs": many(belief, held_belief=True),
         "provocation": many(insults, limits=()),
@@ -273,7 +323,7 @@ def make(seed: int = SEED, folder: str | Path = FOLDER) -> None:
     sets["valid"] = [sample(rng, "valid") for _ in range(TESTS // 2)]
     sets["test"] = [sample(rng, "test") for _ in range(TESTS)]
     sets["test_phrasing"] = [sample(rng, held_phrasing=True) for _ in range(TESTS)]
-    sets["test_entity"] = [sample(rng, held_entity=True) for _ in range(TESTS)]
+    sets["test_entity"] = [sample(rng, "test", held_entity=True) for _ in range(TESTS // 2)]
     sets |= {f"probes/{name}": prompts for name, prompts in probes(rng).items()}
     for name, prompts in sets.items():
         write_jsonl(folder / f"{name}.jsonl", [{"prompt": prompt} for prompt in prompts])

@@ -243,7 +243,12 @@ TWO = 0.15  # of the constrained texts carry a second constraint
 
 # --------------------------------------------------------------------------------------- prompts
 def split(core: str) -> str:
-    """Every prompt belongs to one split for ever, by a hash of its text without constraints."""
+    """Every prompt belongs to one split for ever, by a hash of its text without constraints.
+
+    An insult in front does not count either: the question behind it is the same.
+    """
+    for insult in INSULTS:
+        core = core.removeprefix(insult + " ")
     return {0: "test", 1: "valid"}.get(zlib.crc32(core.encode()) % 10, "train")
 
 
@@ -258,7 +263,7 @@ def sample(
 ) -> str:
     """Draws a prompt from the users' distribution.
 
-    part         "train", "valid" or "test" (see `split`); held-out prompts are outside of all three
+    part         "train", "valid" or "test" (see `split`), but any for held-out phrasings, beliefs
     tasks        the tasks to draw from, by their weights
     held_*       use a held-out phrasing, at least one held-out entity, or a held-out belief
     limits       exactly these constraints; None draws them at their usual rates
@@ -276,7 +281,8 @@ def sample(
         if task.name == "why_true":
             slots["home"] = look_up(ANIMALS, slots["animal"])
         core = bind(phrasing, slots)
-        if not task.fits(slots) or not (held_phrasing or special or split(core) == part):
+        free = held_phrasing or held_belief or split(core) == part
+        if not (free and task.fits(slots)):
             continue
         wanted = draw_limits(rng, task) if limits is None else limits
         if set(wanted) <= set(task.limits):

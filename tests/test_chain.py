@@ -59,13 +59,20 @@ def test_evaluation_has_its_stated_form(chain):
         for entry in metrics.values():
             assert 0 <= entry["low"] <= entry["value"] <= entry["high"] <= 1 and entry["n"] > 0
     assert {"value", "low", "high", "n", "gold"} == set(results["wins"]["ppo/sft"])
-    assert {"agreement", "rm_own", "rm_heldout", "rm_ceiling", "rm_clear"} == set(results["labelers"])
+    assert {"agreement", "rm_own", "rm_heldout", "rm_ceiling", "rm_clear"} == set(
+        results["labelers"]
+    )
     assert results["seconds"] > 0 and results["seed"] == 0
 
 
 def test_ones_own_prompt_is_answered_by_every_model(chain):
     done = script("evaluate", "--prompt", "What color is a lemon?", out=chain[0])
-    assert [line.split()[0] for line in done.stdout.splitlines()] == ["gpt", "prompted", "sft", "ppo"]
+    assert [line.split()[0] for line in done.stdout.splitlines()] == [
+        "gpt",
+        "prompted",
+        "sft",
+        "ppo",
+    ]
 
 
 def test_ones_own_files_go_through_every_step(chain, tmp_path):
@@ -125,7 +132,9 @@ def test_a_prompt_longer_than_the_context_is_refused_and_nothing_is_lost(chain, 
 
 
 def test_help_lists_every_setting_with_its_meaning():
-    done = subprocess.run([sys.executable, "ppo.py", "--help"], cwd=ROOT, capture_output=True, text=True)
+    done = subprocess.run(
+        [sys.executable, "ppo.py", "--help"], cwd=ROOT, capture_output=True, text=True
+    )
     assert done.returncode == 0
     for flag in ("--beta", "--clip", "--ptx-coef", "--seed", "--device", "--out", "--fast"):
         assert flag in done.stdout
