@@ -7,23 +7,23 @@ seconds = int(sys.argv[1])
 results = json.load(open("out/evaluate.json"))
 models, wins = results["models"], results["wins"]
 order = ("gpt", "prompted", "sft", "ppo")
+# Bars that are aimed at: printed, so that nobody takes the checks for them.
+goals = {}
 checks = {f"the chain took {seconds} s, at most 1200": seconds <= 1200}
 for metric in ("gold", "gold_phrasing"):
-    values = [models[name][metric]["value"] for name in order]
-    shown = " < ".join(f"{name} {value:.3f}" for name, value in zip(order, values))
-    checks[f"{metric}: {shown}"] = values == sorted(values)
+    gpt, prompted, sft, ppo = (models[name][metric]["value"] for name in order)
+    shown = f"gpt {gpt:.3f}, prompted {prompted:.3f} < sft {sft:.3f} < ppo {ppo:.3f}"
+    checks[f"{metric}: {shown}"] = max(gpt, prompted) < sft < ppo
+    goals[f"{metric}: gpt {gpt:.3f} < prompted {prompted:.3f}"] = gpt < prompted
     n = models["ppo"][metric]["n"]
     checks[f"{metric}: n {n}, at least 1000"] = n >= 1000
 win, swapped = wins["ppo/sft"], models["ppo"]["swapped"]
 interval = f"{win['value']:.3f} [{win['low']:.3f}, {win['high']:.3f}]"
 checks[f"PPO preferred to SFT {interval}, interval above 0.5"] = win["low"] > 0.5
-# Bars that are aimed at: printed, so that nobody takes the checks above for them.
-goals = {
-    f"PPO preferred to SFT {interval}, at least 0.65 and above 0.60": (
-        win["value"] >= 0.65 and win["low"] > 0.60
-    ),
-    f"swapped texts followed {swapped['value']:.3f}, at least 0.6": swapped["value"] >= 0.6,
-}
+goals[f"PPO preferred to SFT {interval}, at least 0.65 and above 0.60"] = (
+    win["value"] >= 0.65 and win["low"] > 0.60
+)
+goals[f"swapped texts followed {swapped['value']:.3f}, at least 0.6"] = swapped["value"] >= 0.6
 for text, reached in goals.items():
     print("reached   " if reached else "not yet   ", text)
 for text, holds in checks.items():
