@@ -2,8 +2,8 @@
 
 The architecture is GPT-2's (Radford et al. 2019): learned positions, pre-LayerNorm blocks, tanh
 GELU, biases everywhere, the output head tied to the token embedding. One difference: weights start
-with standard deviation 1/sqrt(width). GPT-2's 0.02 suits its width of 768; at 128 it is so small
-that the model did not learn to copy from its context in 3 M tokens, where this takes 0.2 M.
+with standard deviation 1/sqrt(width). GPT-2's 0.02 suits its width of 768; at 128, trained on lists
+that are said twice, it copied 5 % of the words after 0.4 M tokens, and this start half after 0.2 M.
 
 Dimension key: B batch, T tokens, C width, H heads, D = C / H, V vocabulary, L layers, M cache.
 

@@ -9,7 +9,7 @@ more questions, because that is what follows questions on quiz pages.
 Reads data/vocab.tiktoken; writes out/base.pt and out/pretrain.jsonl (a line of metrics per log).
 
 Differences from GPT-3
-  1. 1 M parameters and 3 M tokens instead of 175 B and 300 B.
+  1. 1 M parameters and 2.6 M tokens instead of 175 B and 300 B.
   2. One document per row instead of packed rows: attention never crosses a document. Packed, so
      small a model did not learn to copy from its context at all.
 
