@@ -169,9 +169,7 @@ def main(config: Config) -> dict:
                     if mine:
                         metrics[f"gold_{use}"] = interval(mine)
     # 3. The closed domain, with the text swapped under the question.
-    closed = [r["prompt"] for r in read_jsonl("data/probes/closed_qa.jsonl", "prompt")][
-        : config.count
-    ]
+    closed = read_prompts("probes/closed_qa")[: config.count]
     for name in ("sft", "ppo"):
         results["models"][name]["swapped"] = swapped(
             models[name], tokenizer, closed, config.max_new

@@ -23,7 +23,6 @@ Dimension key: B episodes, T tokens. Everything per token is (B,T), read where `
 """
 
 import copy
-import json
 import random
 import time
 from dataclasses import dataclass
@@ -33,7 +32,7 @@ import torch
 from tqdm import tqdm
 
 from data import make
-from data.files import UserError, option, read_jsonl, run, write_text
+from data.files import UserError, option, read_jsonl, run, write_jsonl
 from data.tokenizer import Tokenizer
 from model import generate, join, load, pad_rows, pick_device, save
 
@@ -191,7 +190,9 @@ def main(config: Config) -> dict:
         value_net.parameters(), lr=config.value_lr, betas=(0.9, 0.95), fused=True
     )
     prompts = [tokenizer.prompt(r["prompt"]) for r in read_jsonl(config.prompts, "prompt")]
-    web = web_rows(config, tokenizer) if config.ptx_coef else []
+    web = []  # rows of the small web, for PPO-ptx
+    if config.ptx_coef:
+        web = [tokenizer.document(text)[:128] for text in make.corpus(8000)]
     history, order = [], []
     for iteration in tqdm(
         range(-config.value_warmup, config.iterations), "ppo", leave=False, disable=None
@@ -205,10 +206,10 @@ def main(config: Config) -> dict:
         # 2. Rollout.
         batch = rollout(policy, reference, value_net, reward_model, [prompts[i] for i in chosen],
                         tokenizer, config, scale["floor"])  # fmt: skip
-        # 3. The learning rate rises from a tenth; before iteration 0 the policy stands still.
+        # 3. The learning rate rises from a tenth. Before iteration 0 the policy takes no step.
         rise = min(1.0, 0.1 + 0.9 * iteration / max(1, config.warmup))
         for group in policy_adam.param_groups:
-            group["lr"] = config.lr * rise if iteration >= 0 else 0.0
+            group["lr"] = config.lr * rise
         stats = []
         for epoch in range(config.inner_epochs):
             shuffled = torch.randperm(config.episodes, device=device)
@@ -278,14 +279,9 @@ def main(config: Config) -> dict:
             )
     # 7. The average is the product.
     save(out / "ppo.pt", average, kl=history[-1]["kl"])
-    write_text(out / "ppo.jsonl", "".join(json.dumps(line) + "\n" for line in history))
+    write_jsonl(out / "ppo.jsonl", history)
     print(f"wrote {out}/ppo.pt in {time.time() - start:.0f} s")
     return history[-1]
-
-
-def web_rows(config: Config, tokenizer) -> list[list[int]]:
-    """Rows of the small web for PPO-ptx."""
-    return [tokenizer.document(text)[:128] for text in make.corpus(8000)]
 
 
 if __name__ == "__main__":

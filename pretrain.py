@@ -16,7 +16,6 @@ Differences from GPT-3
 Dimension key: B batch, T tokens, V vocabulary.
 """
 
-import json
 import math
 import random
 import time
@@ -28,7 +27,7 @@ import torch.nn.functional as F
 from tqdm import tqdm
 
 from data import make
-from data.files import option, read_jsonl, run, write_text
+from data.files import option, read_jsonl, run, write_jsonl
 from data.tokenizer import Tokenizer
 from model import GPT, GPTConfig, generate, pad_rows, pick_device, save
 
@@ -154,8 +153,7 @@ def main(config: Config) -> dict:
     save(Path(config.out) / "base.pt", model)
     metrics = {"loss": loss, "bits_per_byte": bits, "tokens": seen, "tokens_per_second": speed,
                "seconds": time.time() - start}  # fmt: skip
-    write_text(Path(config.out) / "pretrain.jsonl",
-               "".join(json.dumps(line) + "\n" for line in [*history, metrics]))  # fmt: skip
+    write_jsonl(Path(config.out) / "pretrain.jsonl", [*history, metrics])
     print(f"held-out loss {loss:.3f} nats per token, {bits:.3f} bits per byte, {speed:,.0f} tok/s")
     print(f"sample | {prompt}\n{sample}")
     print(f"wrote {config.out}/base.pt in {metrics['seconds']:.0f} s")

@@ -19,7 +19,6 @@ Differences from the paper
 Dimension key: B prompts in a batch, K ranked responses (padded to the batch's largest), T tokens.
 """
 
-import json
 import random
 import time
 from dataclasses import dataclass
@@ -29,7 +28,7 @@ import torch
 import torch.nn.functional as F
 from tqdm import tqdm
 
-from data.files import UserError, option, read_jsonl, run, write_jsonl, write_text
+from data.files import UserError, option, read_jsonl, run, write_jsonl
 from data.labelers import LABELERS, agreement, ranks_of, report
 from data.tokenizer import Tokenizer
 from model import ScalarGPT, copy_body, generate, join, load, pick_device, save
@@ -57,6 +56,12 @@ class Config:
     FAST = {"count": 100, "log": 2}
 
 
+def beats_of(ranks):
+    """(B,K) ranks -> (B,K,K) bool: entry i,j is true where response i beats response j."""
+    # (B,K,1) against (B,1,K); a rank of 0 is padding.
+    return (ranks[:, :, None] < ranks[:, None, :]) & (ranks[:, :, None] > 0)
+
+
 def bradley_terry_loss(scores, ranks):
     """Equation 1 of the paper: how badly the scores explain the ranking of K responses.
 
@@ -65,8 +70,7 @@ def bradley_terry_loss(scores, ranks):
     the mean over prompts that have one. So K = 9 weighs as much as K = 4. 0 if no pair is untied.
     """
     assert scores.shape == ranks.shape, f"scores {scores.shape} but ranks {ranks.shape}"
-    # (B,K,1) against (B,1,K) -> (B,K,K): entry i,j is 1 where response i beats response j.
-    beats = (ranks[:, :, None] < ranks[:, None, :]) & (ranks[:, :, None] > 0)
+    beats = beats_of(ranks)
     margins = scores[:, :, None] - scores[:, None, :]
     pairs = beats.sum(dim=(1, 2))
     losses = -(F.logsigmoid(margins) * beats).sum(dim=(1, 2)) / pairs.clamp(min=1)
@@ -191,7 +195,7 @@ def main(config: Config) -> dict:
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
         if (step + 1) % config.log == 0 or step + 1 == steps:
-            beats = (ranks[:, :, None] < ranks[:, None, :]) & (ranks[:, :, None] > 0)
+            beats = beats_of(ranks)
             right = (scores[:, :, None] > scores[:, None, :]) & beats
             history.append({"step": step + 1, "loss": loss.item(),
                             "accuracy": (right.sum() / beats.sum()).item()})  # fmt: skip
@@ -232,14 +236,12 @@ def main(config: Config) -> dict:
             [c["prompt"] for c in held], [c["completions"] for c in held], scores, config.seed
         )
     metrics["seconds"] = time.time() - start
-    write_text(
-        out / "reward.jsonl", "".join(json.dumps(line) + "\n" for line in [*history, metrics])
-    )
+    write_jsonl(out / "reward.jsonl", [*history, metrics])
     for name, value in metrics.items():
         entry = value if isinstance(value, dict) else {"value": value}
         form = "{value:.3f} [{low:.3f}, {high:.3f}] n {n}" if len(entry) > 1 else "{value:.3f}"
         print(f"{name:20} " + form.format(**entry))
-    print(f"wrote {out}/comparisons.jsonl and {out}/reward.pt in {metrics['seconds']:.0f} s")
+    print(f"wrote {out}/reward.pt in {metrics['seconds']:.0f} s")
     return metrics
 
 

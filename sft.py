@@ -16,7 +16,6 @@ Differences from the paper
 Dimension key: B batch, T tokens.
 """
 
-import json
 import random
 import time
 from dataclasses import dataclass
@@ -25,7 +24,7 @@ from pathlib import Path
 import torch
 from tqdm import tqdm
 
-from data.files import UserError, option, read_jsonl, run, write_text
+from data.files import UserError, option, read_jsonl, run, write_jsonl
 from data.tokenizer import Tokenizer
 from model import generate, join, load, pick_device, save
 from pretrain import learning_rate
@@ -109,7 +108,7 @@ def main(config: Config) -> dict:
     sample = tokenizer.decode(generate(model, [tokenizer.prompt(prompt)], 40, tokenizer.eos)[0])
     save(out / "sft.pt", model)
     metrics = {"held_loss": history[-1]["held_loss"], "seconds": time.time() - start}
-    write_text(out / "sft.jsonl", "".join(json.dumps(line) + "\n" for line in [*history, metrics]))
+    write_jsonl(out / "sft.jsonl", [*history, metrics])
     print(f"sample | {prompt}\n{sample}\nwrote {out}/sft.pt in {metrics['seconds']:.0f} s")
     return metrics
 

@@ -39,7 +39,7 @@ from data.world import (
     TASKS,
     THINGS,
     VERBS,
-    bind,  # fmt: skip
+    bind,
     compose,
     fill,
     join_list,
