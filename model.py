@@ -261,7 +261,7 @@ def generate(model: GPT, prompts: list[list[int]], max_new: int, eos: int, tempe
 
 # ---------------------------------------------------------------------------------- checkpoints
 def pick_device(name: str) -> str:
-    """The device of this name; "auto" is the GPU where there is one. Raises UserError for a device that is not there."""
+    """The device of this name, "auto" the GPU where there is one; UserError if it is not there."""
     if name == "auto":
         return "cuda" if torch.cuda.is_available() else "cpu"
     try:

@@ -27,7 +27,7 @@ import torch.nn.functional as F
 from tqdm import tqdm
 
 from data import make
-from data.files import option, read_jsonl, run, write_jsonl
+from data.files import UserError, option, read_jsonl, run, write_jsonl
 from data.tokenizer import Tokenizer
 from model import GPT, GPTConfig, generate, pad_rows, pick_device, save
 
@@ -90,15 +90,19 @@ def main(config: Config) -> dict:
     device, tokenizer = pick_device(config.device), Tokenizer()
     torch.manual_seed(config.seed)
     rng = random.Random(config.seed)
-    # 1. The corpus, a document per row, ended by EOS; the last 500 documents are held out.
+    # 1. The corpus, a document per row, ended by EOS; the last 500, at most a quarter, held out.
     if config.text:
         texts = [record["text"] for record in read_jsonl(config.text, "text")]
+        if len(texts) < 2:
+            raise UserError(f"{config.text} needs two or more documents")
+        rng.shuffle(texts)
     else:
         many = max(2000, config.tokens // TOKENS_PER_DOCUMENT)
         texts = tqdm(make.corpus(many), "corpus", many, leave=False, disable=None)
     rows = [tokenizer.document(text)[: config.context] for text in texts]
-    bytes_per_row = [len(tokenizer.decode(row).encode()) for row in rows[-500:]]
-    rows, held = rows[:-500], rows[-500:]
+    n_held = max(1, min(500, len(rows) // 4))
+    rows, held = rows[:-n_held], rows[-n_held:]
+    bytes_per_row = [len(tokenizer.decode(row).encode()) for row in held]
     # 2. The model.
     model = GPT(
         GPTConfig(tokenizer.size, config.context, config.layers, config.heads, config.width)

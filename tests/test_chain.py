@@ -83,10 +83,11 @@ def test_ones_own_files_go_through_every_step(chain, tmp_path):
     for name, record in (("pairs", pair), ("ranked", ranked), ("demos", demo)):
         files[name] = tmp_path / f"{name}.jsonl"
         files[name].write_text((json.dumps(record) + "\n") * 30)
+    text = tmp_path / "text.jsonl"
+    text.write_text('{"text": "Hi! Grüezi. Say hi."}\n' * 30)
     own = tmp_path / "own"
-    for file in ("base.pt",):
-        own.mkdir()
-        (own / file).write_bytes((chain[0] / file).read_bytes())
+    done = script("pretrain", "--text", text, "--tokens", 2000, out=own)
+    assert done.returncode == 0, done.stderr
     demos = ("--demonstrations", files["demos"])
     assert script("sft", "--epochs", 1, *demos, out=own).returncode == 0
     for name in ("pairs", "ranked"):
@@ -103,6 +104,7 @@ def test_ones_own_files_go_through_every_step(chain, tmp_path):
     ("evaluate", (), "run python pretrain.py first"),
     ("pretrain", ("--text", "{tmp}/missing.jsonl"), "cannot be read"),
     ("pretrain", ("--text", "{tmp}/empty.jsonl"), "is empty"),
+    ("pretrain", ("--text", "{tmp}/single.jsonl"), "needs two or more documents"),
     ("pretrain", ("--text", "{tmp}/broken.jsonl"), "line 2 is not JSON"),
     ("pretrain", ("--text", "{tmp}/keys.jsonl"), 'line 1 lacks "text"'),
     ("pretrain", ("--text", "{tmp}/binary.jsonl"), "not UTF-8"),
@@ -114,6 +116,7 @@ def test_ones_own_files_go_through_every_step(chain, tmp_path):
 ])  # fmt: skip
 def test_a_users_mistake_is_one_sentence_and_exit_code_2(tmp_path, name, flags, says):
     (tmp_path / "empty.jsonl").write_text("")
+    (tmp_path / "single.jsonl").write_text('{"text": "a"}\n')
     (tmp_path / "broken.jsonl").write_text('{"text": "a"}\n{"text": \n')
     (tmp_path / "keys.jsonl").write_text('{"txt": "a"}\n')
     (tmp_path / "binary.jsonl").write_bytes(b"\xff\xfe\x00")
