@@ -11,6 +11,7 @@ on it. Wins are judged by labelers whose rankings trained nothing, one per pair,
 Reads out/*.pt and data/test*.jsonl; writes out/evaluate.json.
 """
 
+import itertools
 import json
 import random
 import re
@@ -18,6 +19,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import torch
 
 from data import world
@@ -152,22 +154,28 @@ def main(config: Config) -> dict:
         return {}
     best = max(range(len(FORMATS)), key=lambda i: sum(golds(valid, ask("prompted", valid, i))))
     # 2. Every model answers every test set.
-    results: dict = {"models": {name: {} for name in NAMES}, "wins": {}, "labelers": {}}
+    results: dict = {"models": {name: {} for name in NAMES}, "differences": {}, "wins": {}}
     texts: dict = {}
+    values: dict = {}
     sets = {"gold": "test", "gold_phrasing": "test_phrasing", "gold_entity": "test_entity"}
     prompts = {metric: read_prompts(file)[: config.count] for metric, file in sets.items()}
     for name in NAMES:
         metrics = results["models"][name]
         for metric in sets:
             texts[name, metric] = ask(name, prompts[metric])
-            values = golds(prompts[metric], texts[name, metric])
-            metrics[metric] = interval(values)
+            values[name, metric] = golds(prompts[metric], texts[name, metric])
+            metrics[metric] = interval(values[name, metric])
             if metric == "gold":
                 uses = [world.parse(p).task.use for p in prompts[metric]]
                 for use in world.USES:
-                    mine = [v for v, u in zip(values, uses) if u == use]
+                    mine = [v for v, u in zip(values[name, metric], uses) if u == use]
                     if mine:
                         metrics[f"gold_{use}"] = interval(mine)
+    # Paired by prompt: what each model adds to the one before it.
+    for metric in sets:
+        for less, more in itertools.pairwise(NAMES):
+            gains = np.subtract(values[more, metric], values[less, metric])
+            results["differences"][f"{metric} {more}-{less}"] = interval(gains)
     # 3. The closed domain, with the text swapped under the question.
     closed = read_prompts("probes/closed_qa")[: config.count]
     for name in ("sft", "ppo"):
@@ -212,6 +220,9 @@ def show(results: dict) -> None:
     for metric in results["models"]["ppo"]:
         row = [results["models"][name].get(metric) for name in NAMES]
         print(f"{metric:22} {row[-1]['n']:>5} " + " ".join(f"{cell(entry):>17}" for entry in row))
+    print(f"\n{'difference':22} {'n':>5}")
+    for name, entry in results["differences"].items():
+        print(f"{name:22} {entry['n']:>5} {cell(entry):>24}")
     print(f"\n{'preferred to':22} {'untied':>5} {'by held-out labelers':>24} {'by gold':>8}")
     for pair, entry in results["wins"].items():
         print(f"{pair:22} {entry['n']:>5} {cell(entry):>24} {entry['gold']:>8.2f}")

@@ -1,9 +1,10 @@
 """The GPT, its scalar-headed sibling, sampling, and checkpoints: all that the steps share.
 
 The architecture is GPT-2's (Radford et al. 2019): learned positions, pre-LayerNorm blocks, tanh
-GELU, biases everywhere, the output head tied to the token embedding. One difference: weights start
-with standard deviation 1/sqrt(width). GPT-2's 0.02 suits its width of 768; at 128, trained on lists
-that are said twice, it copied 5 % of the words after 0.4 M tokens, and this start half after 0.2 M.
+GELU, biases everywhere, the output head tied to the token embedding. The start of the weights is
+not: GPT-2's standard deviation of 0.02 suits its width of 768, and a small model with random
+attention takes millions of tokens to find out how to copy from its context. Here the standard
+deviation is 1/sqrt(width), positions start as sinusoids, and queries as keys (see `GPT`).
 
 Dimension key: B batch, T tokens, C width, H heads, D = C / H, V vocabulary, L layers, M cache.
 
@@ -109,7 +110,7 @@ class GPT(nn.Module):
         self.ln_f = nn.LayerNorm(config.width)
         for name, p in self.named_parameters():
             if name == "wpe.weight":
-                p.data = sinusoids(config.context, config.width) / math.sqrt(2 * config.width)
+                p.data = sinusoids(config.context, config.width) / math.sqrt(config.width / 2)
             elif p.dim() == 2:
                 # Two residual branches a layer add up: their last layers start smaller (GPT-2).
                 residual = name.endswith(("proj.weight", "down.weight"))
@@ -117,6 +118,13 @@ class GPT(nn.Module):
                 nn.init.normal_(p, std=std / math.sqrt(2 * config.layers) if residual else std)
             elif name.endswith("bias"):
                 nn.init.zeros_(p)
+        # Mimetic initialization (Trockman & Kolter 2023): a query starts as its own key, so a head
+        # looks for what is alike, and what it finds comes out as it went in. Trained on 0.2 M
+        # tokens of lists said twice, the model gives the right word a probability of 0.9.
+        for attention in (block.attention for block in self.blocks):
+            q, k, v = attention.qkv.weight.data.chunk(3)
+            k.copy_(q)
+            attention.proj.weight.data = v.T / math.sqrt(2 * config.layers)
 
     def hidden(self, tokens, positions=None, cache=None):
         """tokens (B,T) -> the last LayerNorm's output (B,T,C)."""

@@ -15,6 +15,9 @@ for metric in ("gold", "gold_phrasing"):
     shown = f"gpt {gpt:.3f}, prompted {prompted:.3f} < sft {sft:.3f} < ppo {ppo:.3f}"
     checks[f"{metric}: {shown}"] = max(gpt, prompted) < sft < ppo
     goals[f"{metric}: gpt {gpt:.3f} < prompted {prompted:.3f}"] = gpt < prompted
+    for pair in ("sft-prompted", "ppo-sft"):
+        low = results["differences"][f"{metric} {pair}"]["low"]
+        checks[f"{metric}: {pair} at least {low:.3f}, above 0"] = low > 0
     n = models["ppo"][metric]["n"]
     checks[f"{metric}: n {n}, at least 1000"] = n >= 1000
 win, swapped = wins["ppo/sft"], models["ppo"]["swapped"]

@@ -27,6 +27,7 @@ from data.world import (
     HEDGE,
     INSULTS,
     JOBS,
+    KINDS,
     MEALS,
     NAMES,
     NUMBERS,
@@ -50,7 +51,7 @@ from data.world import (
 FOLDER = Path(__file__).parent
 SEED = 1
 VOCABULARY = 1408  # ranks, of them 256 bytes
-PRIMER = 0.12  # the share of documents at the beginning that are mostly echoes
+PRIMER = 0.1  # the share of documents at the beginning that are mostly echoes
 DEMONSTRATIONS, CARELESS = 1800, 0.5  # and the share of them by careless contractors
 PROMPTS = {"prompts_reward": 5000, "prompts_ppo": 8000}
 TESTS = 1200  # prompts each of test and test_phrasing; valid and test_entity have half
@@ -117,12 +118,18 @@ def gossip(rng) -> str:
 
 
 def titled(rng) -> str:
-    """A story, letter, advertisement or description under a title that names its subject."""
+    """A story, letter, advertisement or description under a title that announces it."""
     name = rng.choice(list(TITLES))
+    task, limits = STAGED[name], {}
     slots = {kind + n: rng.choice(SLOTS[kind]) for kind, n in world.SLOT.findall(TITLES[name])}
-    text = compose(STAGED[name], slots, {}, rng, rng.randint(2, 6))
-    end = {"story": " This was the story of {name} and the {animal}."}.get(name, "")
-    return bind(TITLES[name], slots) + "\n" + text + bind(end, slots)
+    title, n = bind(TITLES[name], slots), rng.randint(2, 5)
+    if rng.random() < 0.5:
+        title += f", in {NUMBERS[n - 1]} sentences"
+    if rng.random() < 0.4:
+        limits["mention"] = rng.choice(world.free_words(task))
+        title += f", with the word {limits['mention']}"
+    end = {"story": "\nThis was the story of {name} and the {animal}."}.get(name, "")
+    return title + "\n" + compose(task, slots, limits, rng, n) + bind(end, slots)
 
 
 def reading(rng) -> str:
@@ -177,7 +184,7 @@ def echo(rng) -> str:
 
 def drill(rng) -> str:
     """School pages: opposites, tenses, numbers, lists of words, polite words, names changed."""
-    kind = rng.randrange(8)
+    kind = rng.randrange(10)
     if kind == 0:
         return " ".join(f"The opposite of {a} is {b}." for a, b in rng.sample(OPPOSITES, 3))
     if kind == 1:
@@ -192,11 +199,13 @@ def drill(rng) -> str:
         pairs = [sorted(rng.sample(range(10), 2)) for _ in range(3)]
         return " ".join(f"{NUMBERS[b]} is more than {NUMBERS[a]}." for a, b in pairs)
     if kind == 3:
-        category = rng.choice(list(CATEGORIES))
-        return f"{category}: " + join_list(rng.sample(CATEGORIES[category], rng.randint(2, 5)))
+        lines = [(category, rng.sample(words, rng.randint(2, 5)))
+                 for category, words in rng.sample(list(CATEGORIES.items()), 2)]  # fmt: skip
+        return "\n".join(f"{NUMBERS[len(w) - 1]} {c}: {join_list(w)}" for c, w in lines)
     if kind == 4:
         place, words = rng.choice([*TAKE.items(), *DOINGS.items()])
-        return f"a day at the {place}: " + join_list(rng.sample(words, rng.randint(2, 4)))
+        words = rng.sample(words, rng.randint(2, 4))
+        return f"{NUMBERS[len(words) - 1]} ideas for the {place}: {join_list(words)}"
     if kind == 5:
         order = fill(f"{rng.choice(ORDERS)} me the {{color}} {{thing}}", rng, {}, SLOTS)
         return f"Not polite: {order}. Polite: " + rng.choice(
@@ -204,6 +213,12 @@ def drill(rng) -> str:
     if kind == 6:
         return fill("{name} has a {color} {thing}. {name2} said: I have one too. So {name2} has a "
                     "{color} {thing}.", rng, {}, SLOTS)  # fmt: skip
+    if kind == 7:
+        return fill(rng.choice(["My {thing} is {praise}. It is good.", "My {thing} is {blame}. It "
+                                "is bad."]), rng, {}, SLOTS)  # fmt: skip
+    if kind == 8:
+        kinds = rng.choices(list(KINDS), k=3)
+        return " ".join(f"{rng.choice(KINDS[k])} is a {k}." for k in kinds)
     word = rng.choice(SLOTS["word"])
     return f"{word}, {word}, {word}. The word is {word}."
 
@@ -236,9 +251,9 @@ def web_answer(prompt: str, rng, good: float) -> str:
     luck = rng.random()
     if luck < good:
         return world.answer(parse(prompt), rng)
-    if luck < good + 0.4:
+    if luck < good + 0.25:
         return demonstration(prompt, rng, careless=True)
-    if luck < good + 0.5:
+    if luck < good + 0.3:
         return rng.choice(RUDE + HEDGE + INSULTS)
     return world.answer(parse(asked(rng)), rng)
 
@@ -258,15 +273,15 @@ def answers_page(rng) -> str:
     """Questions and answers under one another, often as long as a context."""
     ask, reply = rng.choice(PAGES)
     prompts = [asked(rng) for _ in range(rng.randint(2, 6))]
-    return "\n\n".join(f"{ask}{p}\n{reply}{web_answer(p, rng, 0.4)}" for p in prompts)
+    return "\n\n".join(f"{ask}{p}\n{reply}{web_answer(p, rng, 0.6)}" for p in prompts)
 
 
 def rude_page(rng) -> str:
     return " ".join(rng.sample(RUDE + INSULTS, rng.randint(2, 4)))
 
 
-MIXTURE = [(encyclopedia, 24), (gossip, 6), (titled, 10), (reading, 12), (dialogue, 7), (echo, 4),
-           (drill, 10), (foreign, 2), (quiz, 10), (forum, 24), (answers_page, 9),
+MIXTURE = [(encyclopedia, 22), (gossip, 6), (titled, 10), (reading, 12), (dialogue, 6), (echo, 4),
+           (drill, 12), (foreign, 2), (quiz, 14), (forum, 12), (answers_page, 16),
            (rude_page, 1)]  # fmt: skip
 
 
