@@ -119,8 +119,8 @@ class GPT(nn.Module):
             elif name.endswith("bias"):
                 nn.init.zeros_(p)
         # Mimetic initialization (Trockman & Kolter 2023): a query starts as its own key, so a head
-        # looks for what is alike, and what it finds comes out as it went in. Trained on 0.2 M
-        # tokens of lists said twice, the model gives the right word a probability of 0.9.
+        # looks for what is alike, and what it finds comes out as it went in. After 0.2 M tokens
+        # of lists said twice, the word to copy has a probability of 0.9; without this start, 0.1.
         for attention in (block.attention for block in self.blocks):
             q, k, v = attention.qkv.weight.data.chunk(3)
             k.copy_(q)

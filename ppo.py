@@ -1,6 +1,6 @@
 """Step 3: PPO against the reward model (InstructGPT, sections 3.4-3.5, C.4 and equation 2).
 
-    python ppo.py                      about 80 s on two CPU cores
+    python ppo.py                      about 85 s on two CPU cores
 
 The policy answers prompts, the reward model scores the answers, and clipped PPO raises the score
 while a per-token KL penalty keeps the policy near the SFT model. The moving average of the

@@ -1,6 +1,6 @@
 """Step 2: comparisons and the reward model (InstructGPT, sections 3.4-3.5, equation 1).
 
-    python reward.py                   about 155 s on two CPU cores
+    python reward.py                   about 165 s on two CPU cores
 
 Samples K = 4..9 responses per prompt from the current policy, has a labeler rank them, and trains
 a reward model to score the preferred one higher. The labelers are simulated: each has a taste of
@@ -31,7 +31,7 @@ import torch.nn.functional as F
 from tqdm import tqdm
 
 from data.files import UserError, option, read_jsonl, run, write_jsonl
-from data.labelers import LABELERS, agreement, ranks_of, report
+from data.labelers import LABELERS, agreement, concordance, interval, ranks_of, report
 from data.tokenizer import Tokenizer
 from model import ScalarGPT, copy_body, generate, join, load, pick_device, save
 from pretrain import learning_rate
@@ -228,14 +228,11 @@ def main(config: Config) -> dict:
         0, 1
     ].item()
     if config.comparisons:
-        at, right, pairs = 0, 0, 0
+        pairs, at = [], 0
         for c in held:
             mine, at = scores[at : at + len(c["ranks"])], at + len(c["ranks"])
-            order = [
-                (a, b) for a, x in zip(mine, c["ranks"]) for b, y in zip(mine, c["ranks"]) if x < y
-            ]
-            right, pairs = right + sum(a > b for a, b in order), pairs + len(order)
-        metrics["accuracy"] = right / max(1, pairs)
+            pairs.append(concordance(mine, [-rank for rank in c["ranks"]]))
+        metrics["accuracy"] = interval(*zip(*pairs))
     else:
         metrics |= report(
             [c["prompt"] for c in held], [c["completions"] for c in held], scores, config.seed

@@ -12,21 +12,20 @@ goals = {}
 checks = {f"the chain took {seconds} s, at most 1200": seconds <= 1200}
 for metric in ("gold", "gold_phrasing"):
     gpt, prompted, sft, ppo = (models[name][metric]["value"] for name in order)
-    shown = f"gpt {gpt:.3f}, prompted {prompted:.3f} < sft {sft:.3f} < ppo {ppo:.3f}"
-    checks[f"{metric}: {shown}"] = max(gpt, prompted) < sft < ppo
-    goals[f"{metric}: gpt {gpt:.3f} < prompted {prompted:.3f}"] = gpt < prompted
-    for pair in ("sft-prompted", "ppo-sft"):
+    shown = f"gpt {gpt:.3f} < prompted {prompted:.3f} < sft {sft:.3f} < ppo {ppo:.3f}"
+    checks[f"{metric}: {shown}"] = gpt < prompted < sft < ppo
+    for pair in ("prompted-gpt", "sft-prompted", "ppo-sft"):
         low = results["differences"][f"{metric} {pair}"]["low"]
         checks[f"{metric}: {pair} at least {low:.3f}, above 0"] = low > 0
     n = models["ppo"][metric]["n"]
     checks[f"{metric}: n {n}, at least 1000"] = n >= 1000
 win, swapped = wins["ppo/sft"], models["ppo"]["swapped"]
 interval = f"{win['value']:.3f} [{win['low']:.3f}, {win['high']:.3f}]"
-checks[f"PPO preferred to SFT {interval}, interval above 0.5"] = win["low"] > 0.5
+checks[f"PPO preferred to SFT {interval}, interval above 0.55"] = win["low"] > 0.55
 goals[f"PPO preferred to SFT {interval}, at least 0.65 and above 0.60"] = (
     win["value"] >= 0.65 and win["low"] > 0.60
 )
-goals[f"swapped texts followed {swapped['value']:.3f}, at least 0.6"] = swapped["value"] >= 0.6
+checks[f"swapped texts followed {swapped['value']:.3f}, at least 0.55"] = swapped["value"] >= 0.55
 for text, reached in goals.items():
     print("reached   " if reached else "not yet   ", text)
 for text, holds in checks.items():

@@ -62,6 +62,11 @@ def test_evaluation_has_its_stated_form(chain):
     assert {"agreement", "rm_own", "rm_heldout", "rm_ceiling", "rm_clear"} == set(
         results["labelers"]
     )
+    for less, more in (("gpt", "prompted"), ("prompted", "sft"), ("sft", "ppo")):
+        gain = results["differences"][f"gold_phrasing {more}-{less}"]
+        ends = [results["models"][name]["gold_phrasing"]["value"] for name in (less, more)]
+        assert gain["value"] == pytest.approx(ends[1] - ends[0])
+        assert gain["low"] <= gain["value"] <= gain["high"]
     assert results["seconds"] > 0 and results["seed"] == 0
 
 

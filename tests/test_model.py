@@ -57,6 +57,20 @@ def test_a_later_token_changes_no_earlier_logit():
     assert ((before - after)[:, 5:].abs().amax(dim=-1) > 1e-3).all()
 
 
+def test_weights_start_so_that_heads_look_for_what_is_alike():
+    model = tiny()
+    for attention in (block.attention for block in model.blocks):
+        q, k, v = attention.qkv.weight.split(16)
+        torch.testing.assert_close(q, k)
+        assert not torch.equal(q, v)
+        torch.testing.assert_close(attention.proj.weight, v.T / 2)  # sqrt(2 * 2 layers)
+    # Positions have length 1, as tokens have on average; neighbours are alike, wherever they stand.
+    near = model.wpe.weight @ model.wpe.weight.T
+    torch.testing.assert_close(near.diag(), torch.ones(CONTEXT))
+    torch.testing.assert_close(near.diag(1), near[0, 1].expand(CONTEXT - 1))
+    torch.testing.assert_close(near.diag(3), near[0, 3].expand(CONTEXT - 3))
+
+
 # --------------------------------------------------------------------------- batches and logprobs
 def test_join_pads_on_the_right_and_marks_the_response():
     tokens, mask = m.join([[1, 2], [3]], [[4], [5, 6, 7]], PAD, 32)
