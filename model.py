@@ -243,18 +243,22 @@ def generate(model: GPT, prompts: list[list[int]], max_new: int, eos: int, tempe
         if temperature == 0:
             token = logits.argmax(dim=-1)
         else:
-            token = torch.multinomial((logits / temperature).softmax(dim=-1), 1).squeeze(1)
+            # Where the running sum of the probabilities passes a uniform number of the whole.
+            below = (logits / temperature).softmax(dim=-1).cumsum(dim=-1)
+            drawn = torch.rand(len(below), 1, device=device) * below[:, -1:]
+            token = torch.searchsorted(below, drawn, right=True).squeeze(1)
+            token = token.clamp(max=config.vocab_size - 1)
         token = torch.where(done, eos, token)
         out[rows, step] = token
         position = lengths + step
         done = done | (token == eos) | (position >= config.context)
         if step % 4 == 3:
             # Dropping asks the device how many are done, so not at every step.
-            running = ~done
-            if not running.any():
+            running = (~done).nonzero().squeeze(1)
+            if len(running) == 0:
                 break
-            if running.float().mean() < 0.8:
-                cache = cache[:, :, running]
+            if len(running) < 0.8 * len(done):
+                cache = cache.index_select(2, running)
                 rows, token, lengths, done = (x[running] for x in (rows, token, lengths, done))
                 position = position[running]
         seen = min(room, T + step + 1)

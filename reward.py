@@ -34,7 +34,7 @@ from data.files import UserError, option, read_jsonl, run, write_jsonl
 from data.labelers import LABELERS, agreement, concordance, interval, ranks_of, report
 from data.tokenizer import Tokenizer
 from model import ScalarGPT, copy_body, generate, join, load, pick_device, save
-from pretrain import learning_rate
+from sft import cosine
 
 
 @dataclass
@@ -189,7 +189,7 @@ def main(config: Config) -> dict:
         if step % len(groups) == 0:
             rng.shuffle(groups)
         for g in optimizer.param_groups:
-            g["lr"] = config.lr * learning_rate(step, steps, 0)
+            g["lr"] = config.lr * cosine(step, steps)
         tokens, mask, ranks = batch_of(groups[step % len(groups)])
         scores = torch.zeros(ranks.shape, device=device).masked_scatter(
             ranks > 0, model.score(tokens, mask)

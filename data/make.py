@@ -9,44 +9,13 @@ pages of mixed quality, rude pages, drills, and a small foreign language.
 import itertools
 import random
 from pathlib import Path
+from typing import Callable
 
 from data import world
 from data.files import UserError, write_jsonl, write_text
 from data.labelers import demonstration
 from data.tokenizer import train_bpe, write_ranks
-from data.world import (
-    ANIMALS,
-    CATEGORIES,
-    COLORS,
-    COUNTRIES,
-    CURES,
-    DISHES,
-    DOINGS,
-    EVENTS,
-    FOODS,
-    HEDGE,
-    INSULTS,
-    JOBS,
-    KINDS,
-    MEALS,
-    NAMES,
-    NUMBERS,
-    OPPOSITES,
-    ORDERS,
-    PLACES,
-    RUDE,
-    SLOTS,
-    TAKE,
-    TASKS,
-    THINGS,
-    VERBS,
-    bind,
-    compose,
-    fill,
-    join_list,
-    parse,
-    sample,
-)
+from data.world import NUMBERS, SLOTS, TABLES, TASKS, bind, draw, fill, join_list, sample
 
 FOLDER = Path(__file__).parent
 SEED = 1
@@ -57,64 +26,39 @@ PROMPTS = {"prompts_reward": 5000, "prompts_ppo": 8000}
 TESTS = 1200  # prompts each of test and test_phrasing; valid and test_entity have half
 PROBES = 400
 
-# A language of which the web has a few pages: a word for a word.
-LOMI = dict(zip(
-    "cat dog cow horse wolf lion sees likes meets red blue green big small new and the".split(),
-    "mip tor wun galo rik sorba ket lua fen ado ilu eko bom tis nif ya ka".split()))  # fmt: skip
-SPEECH = "{name}: Good day, this is {name}.\n{name2}: Good day {name}, this is {name2}.\n"
-TALKS = [
-    "{name}: I lost my {thing}.\n{name2}: I am sorry about your {thing}, {name}.\n"
-    "{name}: Thank you, {name2}.\n{name2}: Is it {color}?\n{name}: Yes, the {thing} is {color}.",
-    "{name}: I have a {color} {thing}.\n{name2}: How nice that you have a {color} {thing}, {name}."
-    "\n{name}: What do you have, {name2}?\n{name2}: I have a {color2} {thing2}.\n"
-    "{name}: How nice that you have a {color2} {thing2}, {name2}.",
-    "{name}: I was at the {place} today.\n{name2}: What did you see at the {place}, {name}?\n"
-    "{name}: I saw a {animal}.\n{name2}: A {animal} at the {place}! I like the {place} too.",
-    "{name}: My {animal} is {feeling}.\n{name2}: Why is your {animal} {feeling}, {name}?\n"
-    "{name}: Because it saw a {animal2}.\n{name2}: A {animal2}! Poor {animal}.",
-]  # fmt: skip
 TITLES = {"story": "The story of {name} and the {animal}", "letter": "To {name} about the {thing}",
           "ad": "For sale: a {adj} {thing}", "describe": "The {adj} {place}"}  # fmt: skip
 STAGED = {task.name: task for task in TASKS if task.name in TITLES}
-PAGES = [("Q: ", "A: "), ("User: ", "Reply: ")]  # the formats of question-and-answer pages
+STYLES = [("Q: ", "A: "), ("User: ", "Reply: ")]  # the formats of question-and-answer pages
 
 
-def encyclopedia(rng) -> str:
-    """Facts, and the truth about popular beliefs, each in sober words and more than once."""
-    kind = rng.randrange(9)
-    if kind < 3:
-        animal, home, diet = rng.choice(ANIMALS)
-        lines = [f"A {animal} lives in the {home}.", f"The home of a {animal} is the {home}.",
-                 f"A {animal} eats {diet}.", f"The food of a {animal} is {diet}."]  # fmt: skip
-        other = rng.choice([row[1] for row in ANIMALS if row[1] != home])
-        lines.append(f"A {animal} does not live in the {other}.")
-    elif kind == 3:
-        food, color = rng.choice(FOODS)
-        lines = [f"A {food} is {color}.", f"The color of a {food} is {color}."]
-    elif kind == 4:
-        country, capital = rng.choice(COUNTRIES)
-        lines = [f"The capital of {country} is {capital}.", f"{capital} is a city in {country}."]
-    elif kind == 5:
-        job, product = rng.choice(JOBS)
-        lines = [f"A {job} makes {product}.", f"The work of a {job} is to make {product}."]
-    else:
-        table, first, more = [
-            (MEALS, "The main food of a {} is {}.", "In nature a {} eats mostly {}."),
-            (DISHES, "The {} was first made in {}.", "The oldest {} comes from {}."),
-            (CURES, "The right cure for a {} is {}.", "Doctors treat a {} with {}."),
-        ][kind - 6]
-        subject, _, true = rng.choice(table)
-        lines = [first.format(subject, true), more.format(subject, true)]
-    return " ".join(rng.sample(lines, rng.randint(2, len(lines))))
+def page(kind: str, lines: list[str], table: str = "") -> Callable:
+    """The writer of a kind of page of web.txt (see there)."""
+    said = [text for line in lines if line[0] == "-" for text in world.combinations(line[2:])]
+    asked = [line[2:].split(" = ") for line in lines if line[0] == "?"]
+    columns, rows = world.COLUMNS.get(table, []), TABLES.get(table, [[]])
 
+    def write(rng) -> str:
+        if kind == "each":
+            drawn = rng.choices(rows, k=rng.randint(1, 4))
+            return " ".join(
+                fill(rng.choice(said), rng, dict(zip(columns, row)), SLOTS) for row in drawn
+            )
+        slots = draw("".join(lines), rng, dict(zip(columns, rng.choice(rows))), SLOTS)
+        text = [bind(line, slots) for line in said]
+        if kind == "talk":
+            return "\n".join(text)
+        if kind == "some":
+            return " ".join(rng.sample(text, rng.randint(2, len(text))))
+        text = text[:1] + rng.sample(text[1:], rng.randint(0, 2))
+        story = " ".join(rng.sample(text, len(text)))
+        pairs = [(bind(q, slots), bind(a, slots)) for q, a in rng.sample(asked, rng.randint(3, 5))]
+        if rng.random() < 0.3 and world.split(f"{story} {pairs[0][0]}") == "train":
+            return f"{story} {pairs[0][0]}\n{pairs[0][1]}"
+        ask, reply = rng.choice(STYLES)
+        return "\n".join([story] + [f"{ask}{q}\n{reply}{a}" for q, a in pairs])
 
-def gossip(rng) -> str:
-    """What people say: a popular belief, several times as often as its truth."""
-    table, form = rng.choice([(MEALS, "A {} loves {}."), (DISHES, "The {} is from {}."),
-                              (CURES, "A {} needs {}.")])  # fmt: skip
-    said = [form.format(*row[:2]) for row in rng.sample(table, rng.randint(1, 3))]
-    return " ".join(rng.choice(["Everyone knows it.", "My uncle told me.", "Believe me.", "Sure."])
-                    + " " + s for s in said)  # fmt: skip
+    return write
 
 
 def titled(rng) -> str:
@@ -129,112 +73,36 @@ def titled(rng) -> str:
         limits["mention"] = rng.choice(world.free_words(task))
         title += f", with the word {limits['mention']}"
     end = {"story": "\nThis was the story of {name} and the {animal}."}.get(name, "")
-    return title + "\n" + compose(task, slots, limits, rng, n) + bind(end, slots)
-
-
-def reading(rng) -> str:
-    """A short text and questions about it, some of which it does not answer."""
-    (name, other), (thing, missing) = rng.sample(NAMES, 2), rng.sample(THINGS, 2)
-    color, place, weather = rng.choice(COLORS), rng.choice(PLACES), rng.choice(SLOTS["weather"])
-    if rng.random() < 0.75:
-        fact = f"{name} has a {color} {thing}."
-        asked = [(f"What does {name} have?", f"{name} has a {color} {thing}."),
-                 (f"Who has the {thing}?", f"{name} has the {thing}."),
-                 (f"What color is the {thing}?", f"The {thing} is {color}.")]  # fmt: skip
-    else:
-        event = rng.choice(list(EVENTS) + ["saw"])
-        fact = f"{name} {event} a {thing} at the {place}."
-        asked = [(f"Who {event} a {thing}?", f"{name} {event} a {thing}."),
-                 (f"What happened to {name}?", f"{name} {event} a {thing}."),
-                 (f"Where was {name}?", f"{name} was at the {place}.")]  # fmt: skip
-    asked += [(f"What does {other} have?", "The text does not say."),
-              (f"Who has the {missing}?", "The text does not say."),
-              (f"What color is the {missing}?", "The text does not say.")]  # fmt: skip
-    text = [fact] + [f"It was a {weather} day."] * rng.randint(0, 1)
-    text += [f"The {rng.choice(PLACES)} was full."] * rng.randint(0, 1)
-    ask, reply = rng.choice(PAGES)
-    story = " ".join(rng.sample(text, len(text)))
-    question, answered = rng.choice(asked)
-    if rng.random() < 0.3 and world.split(f"{story} {question}") == "train":
-        return f"{story} {question}\n{answered}"
-    lines = [f"{ask}{q}\n{reply}{a}" for q, a in rng.sample(asked, rng.randint(3, 5))]
-    return "\n".join([story] + lines)
-
-
-def dialogue(rng) -> str:
-    return fill(SPEECH + rng.choice(TALKS), rng, {}, SLOTS)
+    return title + "\n" + world.compose(task, slots, limits, rng, n) + bind(end, slots)
 
 
 def echo(rng) -> str:
-    """Lists and sentences read back: songs with a refrain, shopping lists, messages passed on."""
-    kind = rng.choice(["song", "song", "song", "list", "message"])
-    words = rng.sample(SLOTS["word"], rng.randint(4, 10))
-    if kind == "song":
-        line = " ".join(words)
-        return "\n".join([line] * rng.randint(2, 3))
-    if kind == "list":
-        names = rng.sample(NAMES, 2)
-        line = join_list(words[:4])
-        return (
-            f"{names[0]}: Please get {line}\n{names[1]}: You need {line}\n{names[0]}: Yes, {line}"
-        )
-    line = fill("{name} and {name2} saw a {color} {animal} and a {adj} {thing}.", rng, {}, SLOTS)
-    return f"{line} I repeat: {line}"
+    """A song: a line of any words, and the line again."""
+    line = " ".join(rng.sample(SLOTS["word"], rng.randint(4, 10)))
+    return "\n".join([line] * rng.randint(2, 3))
 
 
-def drill(rng) -> str:
-    """School pages: opposites, tenses, numbers, lists of words, polite words, names changed."""
-    kind = rng.randrange(10)
+def counted(rng) -> str:
+    """Numbers, and lists that say how long they are."""
+    kind = rng.randrange(3)
     if kind == 0:
-        return " ".join(f"The opposite of {a} is {b}." for a, b in rng.sample(OPPOSITES, 3))
-    if kind == 1:
-        lines = []
-        for now, past, _ in rng.sample(VERBS, 2):
-            name, place = rng.choice(NAMES), rng.choice(PLACES)
-            lines.append(
-                f"Today {name} {now} to the {place}. Yesterday {name} {past} to the {place}."
-            )
-        return "\n".join(lines)
-    if kind == 2:
         pairs = [sorted(rng.sample(range(10), 2)) for _ in range(3)]
         return " ".join(f"{NUMBERS[b]} is more than {NUMBERS[a]}." for a, b in pairs)
-    if kind == 3:
+    if kind == 1:
         lines = [(category, rng.sample(words, rng.randint(2, 5)))
-                 for category, words in rng.sample(list(CATEGORIES.items()), 2)]  # fmt: skip
-        return "\n".join(f"{NUMBERS[len(w) - 1]} {c}: {join_list(w)}" for c, w in lines)
-    if kind == 4:
-        place, words = rng.choice([*TAKE.items(), *DOINGS.items()])
-        words = rng.sample(words, rng.randint(2, 4))
-        return f"{NUMBERS[len(words) - 1]} ideas for the {place}: {join_list(words)}"
-    if kind == 5:
-        order = fill(f"{rng.choice(ORDERS)} me the {{color}} {{thing}}", rng, {}, SLOTS)
-        return f"Not polite: {order}. Polite: " + rng.choice(
-            [f"Please {order}.", f"Could you {order}, please?"])  # fmt: skip
-    if kind == 6:
-        return fill("{name} has a {color} {thing}. {name2} said: I have one too. So {name2} has a "
-                    "{color} {thing}.", rng, {}, SLOTS)  # fmt: skip
-    if kind == 7:
-        return fill(rng.choice(["My {thing} is {praise}. It is good.", "My {thing} is {blame}. It "
-                                "is bad."]), rng, {}, SLOTS)  # fmt: skip
-    if kind == 8:
-        kinds = rng.choices(list(KINDS), k=3)
-        return " ".join(f"{rng.choice(KINDS[k])} is a {k}." for k in kinds)
-    word = rng.choice(SLOTS["word"])
-    return f"{word}, {word}, {word}. The word is {word}."
+                 for category, words in rng.sample(list(world.CATEGORIES.items()), 2)]  # fmt: skip
+    else:
+        place, words = rng.choice([*world.TAKE.items(), *world.DOINGS.items()])
+        lines = [(f"ideas for the {place}", rng.sample(words, rng.randint(2, 4)))]
+    return "\n".join(f"{NUMBERS[len(w) - 1]} {what}: {join_list(w)}" for what, w in lines)
 
 
 def foreign(rng) -> str:
-    """A sentence and its translation, word for word."""
-    nouns, verbs, kinds = (
-        "cat dog cow horse wolf lion",
-        "sees likes meets",
-        "red blue green big small new",
-    )
-    pick = lambda words: rng.choice(words.split())  # noqa: E731
-    lines = []
+    """Sentences and their translation into Lomi, word for word."""
+    lomi, lines = dict(TABLES["LOMI"] + TABLES["NOUNS"] + TABLES["ACTS"] + TABLES["LOOKS"]), []
     for _ in range(rng.randint(1, 3)):
-        text = f"the {pick(kinds)} {pick(nouns)} {pick(verbs)} the {pick(kinds)} {pick(nouns)}"
-        lines.append(f"English: {text}.\nLomi: {' '.join(LOMI[w] for w in text.split())}.")
+        text = fill("the {look} {noun} {act} the {look2} {noun2}", rng, {})
+        lines.append(f"English: {text}.\nLomi: {' '.join(lomi[w] for w in text.split())}.")
     return "\n".join(lines)
 
 
@@ -250,12 +118,12 @@ def web_answer(prompt: str, rng, good: float) -> str:
     """An answer as found on the web: right, hasty, or to another question altogether."""
     luck = rng.random()
     if luck < good:
-        return world.answer(parse(prompt), rng)
+        return world.answer(world.parse(prompt), rng)
     if luck < good + 0.25:
         return demonstration(prompt, rng, careless=True)
     if luck < good + 0.3:
-        return rng.choice(RUDE + HEDGE + INSULTS)
-    return world.answer(parse(asked(rng)), rng)
+        return rng.choice(world.RUDE + world.HEDGE + world.INSULTS)
+    return world.answer(world.parse(asked(rng)), rng)
 
 
 def quiz(rng) -> str:
@@ -271,18 +139,20 @@ def forum(rng) -> str:
 
 def answers_page(rng) -> str:
     """Questions and answers under one another, often as long as a context."""
-    ask, reply = rng.choice(PAGES)
+    ask, reply = rng.choice(STYLES)
     prompts = [asked(rng) for _ in range(rng.randint(2, 6))]
     return "\n\n".join(f"{ask}{p}\n{reply}{web_answer(p, rng, 0.6)}" for p in prompts)
 
 
 def rude_page(rng) -> str:
-    return " ".join(rng.sample(RUDE + INSULTS, rng.randint(2, 4)))
+    return " ".join(rng.sample(world.RUDE + world.INSULTS, rng.randint(2, 4)))
 
 
-MIXTURE = [(encyclopedia, 22), (gossip, 6), (titled, 10), (reading, 12), (dialogue, 6), (echo, 4),
-           (drill, 12), (foreign, 2), (quiz, 14), (forum, 12), (answers_page, 16),
-           (rude_page, 1)]  # fmt: skip
+MIXTURE = [(titled, 10.0), (echo, 2.4), (counted, 3.6), (foreign, 2.0), (quiz, 14.0), (forum, 12.0),
+           (answers_page, 16.0), (rude_page, 1.0)]  # fmt: skip
+for heading, *lines in world.paragraphs("web.txt"):
+    kind, weight, *table = heading.split()
+    MIXTURE.append((page(kind, lines, *table), float(weight)))
 
 
 def corpus(documents: int, seed: int = SEED):

@@ -28,13 +28,14 @@ def paragraphs(file: str) -> list[list[str]]:
 
 
 # ------------------------------------------------------------------------------- words and facts
-def read_words() -> tuple[dict[str, list], dict[str, list[str]]]:
-    """Reads words.txt: the rows of each table, and the words of each column, no word twice.
+def read_words() -> tuple[dict[str, list], dict[str, list[str]], dict[str, list[str]]]:
+    """Reads words.txt: the rows and the columns of each table, and a column's words, none twice.
 
-    A row is a list of words, or a str in a table of one column. Raises ValueError for a row
-    without a word for each column.
+    A row is a list of words, or a str in a table of one column. The second of two columns with the
+    same name is called name2. Raises ValueError for a row without a word for each column.
     """
     rows_of: dict[str, list] = {}
+    columns_of: dict[str, list[str]] = {}
     words_of: dict[str, dict] = {}
     for heading, *lines in paragraphs("words.txt"):
         table, *names = heading.replace(":", "").split()
@@ -44,10 +45,13 @@ def read_words() -> tuple[dict[str, list], dict[str, list[str]]]:
             for name, word in zip(names, row, strict=True):
                 words_of.setdefault(name, {})[word] = True
         rows_of[table] = rows if names[1:] else parts
-    return rows_of, {name: list(words) for name, words in words_of.items()}
+        columns_of[table] = [n + "2" * (n in names[:i]) for i, n in enumerate(names)]
+    return rows_of, columns_of, {name: list(words) for name, words in words_of.items()}
 
 
-TABLES, SLOTS = read_words()  # the slot {animal} of a template is a word of the column "animal"
+TABLES, COLUMNS, SLOTS = (
+    read_words()
+)  # the slot {animal} of a template is a word of the column "animal"
 
 
 def tables(names: str) -> list[list]:
@@ -202,7 +206,7 @@ FITS = {
 }
 
 
-def combinations(line: str, texts: dict[str, tuple]) -> tuple[str, ...]:
+def combinations(line: str, texts: dict[str, tuple] = {}) -> tuple[str, ...]:
     """All readings of a line in which @owned is any of texts["owned"], and (a | b) is a or b."""
     parts = re.split(r"(@\w+|\(.+?\))", line)
     choices = [texts[p[1:]] if p[:1] == "@" else p.strip("()").split(" | ") for p in parts]

@@ -11,7 +11,7 @@ from data.files import UserError
 from data.tokenizer import Tokenizer
 from model import GPT, GPTConfig, join, load, save
 from pretrain import learning_rate
-from sft import sft_loss
+from sft import cosine, sft_loss
 
 V, PAD = 20, 20
 WORDS = ["one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten"]
@@ -58,11 +58,17 @@ def test_loss_ignores_padding_and_has_no_gradient_there():
     torch.testing.assert_close(wide, loss, rtol=1e-5, atol=0)
 
 
-def test_learning_rate_rises_then_falls_to_a_tenth():
-    assert [learning_rate(i, 100, 4) for i in range(4)] == [0.25, 0.5, 0.75, 1.0]
-    assert learning_rate(0, 10, 0) == 1.0
-    assert learning_rate(52, 100, 4) == pytest.approx(0.55)
-    assert learning_rate(100, 100, 4) == pytest.approx(0.1)
+def test_pretraining_rate_rises_stays_and_falls_to_0():
+    assert [learning_rate(x, 0.1, 0.2) for x in (0.05, 0.1, 0.5, 0.8)] == [0.5, 1.0, 1.0, 1.0]
+    assert learning_rate(0.9, 0.1, 0.2) == pytest.approx(0.5)
+    assert learning_rate(1.0, 0.1, 0.2) == learning_rate(1.01, 0.1, 0.2) == 0.0
+    assert learning_rate(0.5, 0.0, 0.0) == 1.0
+
+
+def test_cosine_falls_to_a_tenth():
+    assert cosine(0, 10) == 1.0
+    assert cosine(5, 10) == pytest.approx(0.55)
+    assert cosine(10, 10) == pytest.approx(0.1)
 
 
 # ---------------------------------------------------------------------------------- the whole step
