@@ -119,9 +119,9 @@ def web_answer(prompt: str, rng, good: float) -> str:
     luck = rng.random()
     if luck < good:
         return world.answer(world.parse(prompt), rng)
-    if luck < good + 0.25:
+    if luck < good + 0.35:
         return demonstration(prompt, rng, careless=True)
-    if luck < good + 0.3:
+    if luck < good + 0.4:
         return rng.choice(world.RUDE + world.HEDGE + world.INSULTS)
     return world.answer(world.parse(asked(rng)), rng)
 
@@ -141,14 +141,14 @@ def answers_page(rng) -> str:
     """Questions and answers under one another, often as long as a context."""
     ask, reply = rng.choice(STYLES)
     prompts = [asked(rng) for _ in range(rng.randint(2, 6))]
-    return "\n\n".join(f"{ask}{p}\n{reply}{web_answer(p, rng, 0.6)}" for p in prompts)
+    return "\n\n".join(f"{ask}{p}\n{reply}{web_answer(p, rng, 0.4)}" for p in prompts)
 
 
 def rude_page(rng) -> str:
     return " ".join(rng.sample(world.RUDE + world.INSULTS, rng.randint(2, 4)))
 
 
-MIXTURE = [(titled, 10.0), (echo, 2.4), (counted, 3.6), (foreign, 2.0), (quiz, 14.0), (forum, 12.0),
+MIXTURE = [(titled, 10.0), (echo, 2.4), (counted, 3.6), (foreign, 2.0), (quiz, 10.0), (forum, 12.0),
            (answers_page, 16.0), (rude_page, 1.0)]  # fmt: skip
 for heading, *lines in world.paragraphs("web.txt"):
     kind, weight, *table = heading.split()
