@@ -11,7 +11,6 @@ on it. Wins are judged by labelers whose rankings trained nothing, one per pair,
 Reads out/*.pt and data/test*.jsonl; writes out/evaluate.json.
 """
 
-import itertools
 import json
 import random
 import re
@@ -21,12 +20,13 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from tqdm import tqdm
 
-from data import world
+from data import judges, world
 from data.files import option, read_jsonl, run, write_text
-from data.labelers import LABELERS, agreement, features, gold, interval, rate, report
+from data.labelers import LABELERS, agreement, gold, interval, rate, report, sentences_of
 from data.tokenizer import Tokenizer
-from model import generate, load, pick_device
+from model import generate, join, load, pick_device
 from reward import sample_responses, score_texts
 
 
@@ -43,12 +43,18 @@ class Config:
 
 
 MODELS = {
-    "gpt": ("base.pt", "pretrain.py"),
-    "sft": ("sft.pt", "sft.py"),
-    "ppo": ("ppo.pt", "ppo.py"),
+    "gpt": ("base.pt", "python pretrain.py"),
+    "sft": ("sft.pt", "python sft.py"),
+    "ppo": ("ppo.pt", "python ppo.py"),
+    # Evaluated where they are at hand.
+    "ppo_ptx": ("ppo_ptx.pt", "python ppo.py --ptx-coef"),
+    "round2": ("ppo2.pt", "python ppo.py --round 2"),
+    "round3": ("ppo3.pt", "python ppo.py --round 3"),
 }
-NAMES = ("gpt", "prompted", "sft", "ppo")
-PAIRS = (("sft", "gpt"), ("sft", "prompted"), ("ppo", "gpt"), ("ppo", "prompted"), ("ppo", "sft"))
+REQUIRED = ("gpt", "sft", "ppo")
+SETS = {"gold": "test", "gold_phrasing": "test_phrasing", "gold_entity": "test_entity"}
+PAIRS = (("sft", "gpt"), ("sft", "prompted"), ("ppo", "gpt"), ("ppo", "prompted"), ("ppo", "sft"),
+         ("ppo_ptx", "sft"), ("round2", "sft"), ("round3", "sft"))  # fmt: skip
 # Few-shot pages: what stands before an example's question, before its answer, and behind it.
 FORMATS = (("Q: ", "\nA: ", "\n\n"), ("User: ", "\nReply: ", "\n\n"), ("", "\n", "\n\n"))
 SHOTS = ("generation", "open_qa", "brainstorming", "chat")
@@ -67,7 +73,15 @@ def few_shot_page(style: tuple[str, str, str], seed: int) -> str:
     return page
 
 
-@torch.no_grad()
+def go_on(model, tokenizer, rows: list[list[int]], max_new: int, temperature=1.0) -> list[str]:
+    """How the model goes on after each row of tokens, in batches."""
+    texts: list[str] = []
+    for at in range(0, len(rows), 256):
+        responses = generate(model, rows[at : at + 256], max_new, tokenizer.eos, temperature)
+        texts += [tokenizer.decode(r) for r in responses]
+    return texts
+
+
 def answer_all(
     model, tokenizer, prompts: list[str], max_new: int, style=None, page=""
 ) -> list[str]:
@@ -76,26 +90,48 @@ def answer_all(
     A prompted model goes on with further examples: its answer is cut at the page's separator.
     """
     if style is None:
-        rows = [tokenizer.prompt(prompt) for prompt in prompts]
-    else:
-        rows = [
-            tokenizer.open_document(page + style[0] + p + style[1].rstrip(" ")) for p in prompts
-        ]
-    texts: list[str] = []
-    for at in range(0, len(rows), 256):
-        responses = generate(model, rows[at : at + 256], max_new, tokenizer.eos)
-        texts += [tokenizer.decode(r) for r in responses]
-    return [text.split(style[2])[0].strip() for text in texts] if style else texts
+        return go_on(model, tokenizer, [tokenizer.prompt(prompt) for prompt in prompts], max_new)
+    pages = [page + style[0] + prompt + style[1].rstrip(" ") for prompt in prompts]
+    texts = go_on(model, tokenizer, [tokenizer.open_document(p) for p in pages], max_new)
+    return [text.split(style[2])[0].strip() for text in texts]
 
 
-def win_rate(prompts: list[str], one: list[str], other: list[str], seed: int) -> dict:
-    """How often a held-out labeler prefers one answer, ties apart, and how often gold does.
+@torch.no_grad()
+def taxes(model, tokenizer, closed: list[str], count: int, max_new: int) -> dict[str, list[float]]:
+    """Skills that alignment may cost, as on the pages of the web and greedily: 1.0 where right.
 
-    One labeler judges each pair, knowing neither model; ratings do not depend on the order.
+    tax_lomi     a sentence is translated without a mistake, after two examples
+    tax_reading  a question on a text is answered right behind "Q:" and "A:"
+    tax_cloze    of four ways for a story to go on, its own is the most probable
+    """
+    lomi = read_jsonl("data/probes/tax_lomi.jsonl", "prompt", "completion")[:count]
+    cloze = read_jsonl("data/probes/tax_cloze.jsonl", "prompt", "completions", "ranks")[:count]
+    cut = [sentences_of(prompt) for prompt in closed]
+    reading = [" ".join(parts[:-1]) + f"\nQ: {parts[-1]}\nA:" for parts in cut]
+    rows = [tokenizer.open_document(page) for page in [r["prompt"] for r in lomi] + reading]
+    lines = [t.split("\n")[0].strip() for t in go_on(model, tokenizer, rows, max_new, 0.0)]
+    fits = []
+    for record in cloze:
+        ways = [tokenizer.open_document(text) for text in record["completions"]]
+        page = [tokenizer.open_document(record["prompt"])] * len(ways)
+        logp = model.logprobs(
+            *join(page, ways, tokenizer.pad, model.config.context, model.wte.weight.device)
+        )
+        fits.append(float(logp.sum(dim=1).argmax().item() == 0))
+    return {"tax_lomi": [float(a == r["completion"]) for a, r in zip(lines, lomi)],
+            "tax_reading": [float(judges.right(p, a)) for p, a in zip(closed, lines[len(lomi) :])],
+            "tax_cloze": fits}  # fmt: skip
+
+
+def win_rate(prompts: list[str], one: list[str], other: list[str], seed: int, first: int) -> dict:
+    """How often a labeler prefers one answer, ties apart, and how often gold does.
+
+    One labeler judges each pair, of the half of them that begins with `first`, knowing neither
+    model; ratings do not depend on the order.
     """
     hits, counts, gold_hits, gold_counts = [], [], 0, 0
     for i, (prompt, a, b) in enumerate(zip(prompts, one, other)):
-        labeler = LABELERS // 2 + i % (LABELERS // 2)
+        labeler = first + i % (LABELERS // 2)
         x, y = rate(labeler, prompt, [a, b], seed)
         hits.append(x > y)
         counts.append(x != y)
@@ -104,8 +140,8 @@ def win_rate(prompts: list[str], one: list[str], other: list[str], seed: int) ->
     return {**interval(hits, counts), "gold": gold_hits / max(1, gold_counts)}
 
 
-def swapped(model, tokenizer, prompts: list[str], max_new: int) -> dict:
-    """Closed-domain questions whose text is changed: the share of answers that follow the change.
+def swapped(model, tokenizer, prompts: list[str], max_new: int) -> list[float]:
+    """Closed-domain questions whose text is changed: 1.0 where the answer follows the change.
 
     The asked-for color, thing or person of the text is replaced by another one, and the answer to
     the new prompt must be right for the new text.
@@ -119,7 +155,7 @@ def swapped(model, tokenizer, prompts: list[str], max_new: int) -> dict:
         word = rng.choice([w for w in world.FAMILIAR[key] if w not in request.slots.values()])
         new.append(re.sub(rf"\b{old}\b", word, prompt, count=1))
     texts = answer_all(model, tokenizer, new, max_new)
-    return interval([features(p, t)["done"] * features(p, t)["true"] for p, t in zip(new, texts)])
+    return [float(judges.right(p, t)) for p, t in zip(new, texts)]
 
 
 def main(config: Config) -> dict:
@@ -128,8 +164,10 @@ def main(config: Config) -> dict:
     device, tokenizer = pick_device(config.device), Tokenizer()
     torch.manual_seed(config.seed)
     out = Path(config.out)
-    models = {name: load(out / file, f"python {script}", tokenizer.size, device)[0]
-              for name, (file, script) in MODELS.items()}  # fmt: skip
+    models = {name: load(out / file, command, tokenizer.size, device)[0]
+              for name, (file, command) in MODELS.items()
+              if name in REQUIRED or (out / file).exists()}  # fmt: skip
+    names = ["gpt", "prompted", *list(models)[1:]]
     reward_model, _ = load(out / "reward.pt", "python reward.py", tokenizer.size, device)
     # 1. The best few-shot format, chosen on validation prompts.
     valid = read_prompts("valid")[: min(300, config.count)]
@@ -147,46 +185,54 @@ def main(config: Config) -> dict:
 
     best = 0
     if config.prompt:
-        for name in NAMES:
+        for name in names:
             text = ask(name, [config.prompt])[0]
             score = score_texts(reward_model, tokenizer, [config.prompt], [text])[0]
             print(f"{name:9} reward {score:6.2f} | {text!r}")
         return {}
     best = max(range(len(FORMATS)), key=lambda i: sum(golds(valid, ask("prompted", valid, i))))
-    # 2. Every model answers every test set.
-    results: dict = {"models": {name: {} for name in NAMES}, "differences": {}, "wins": {}}
-    texts: dict = {}
-    values: dict = {}
-    sets = {"gold": "test", "gold_phrasing": "test_phrasing", "gold_entity": "test_entity"}
-    prompts = {metric: read_prompts(file)[: config.count] for metric, file in sets.items()}
-    for name in NAMES:
-        metrics = results["models"][name]
-        for metric in sets:
+    # 2. Every model answers every test set and every probe: a value for each prompt.
+    prompts = {metric: read_prompts(file)[: config.count] for metric, file in SETS.items()}
+    probes = {probe: read_prompts(f"probes/{probe}")[: config.count]
+              for rate in judges.RATES.values() for probe in rate.probes}  # fmt: skip
+    texts, values = {}, {name: {} for name in names}
+    uses = [world.parse(p).task.use for p in prompts["gold"]]
+    for name in tqdm(names, "evaluate", leave=False, disable=None):
+        for metric in SETS:
             texts[name, metric] = ask(name, prompts[metric])
-            values[name, metric] = golds(prompts[metric], texts[name, metric])
-            metrics[metric] = interval(values[name, metric])
-            if metric == "gold":
-                uses = [world.parse(p).task.use for p in prompts[metric]]
-                for use in world.USES:
-                    mine = [v for v, u in zip(values[name, metric], uses) if u == use]
-                    if mine:
-                        metrics[f"gold_{use}"] = interval(mine)
-    # Paired by prompt: what each model adds to the one before it.
-    for metric in sets:
-        for less, more in itertools.pairwise(NAMES):
-            gains = np.subtract(values[more, metric], values[less, metric])
-            results["differences"][f"{metric} {more}-{less}"] = interval(gains)
-    # 3. The closed domain, with the text swapped under the question.
-    closed = read_prompts("probes/closed_qa")[: config.count]
-    for name in ("sft", "ppo"):
-        results["models"][name]["swapped"] = swapped(
-            models[name], tokenizer, closed, config.max_new
-        )
+            values[name][metric] = golds(prompts[metric], texts[name, metric])
+        for use in dict.fromkeys(uses):
+            values[name][f"gold_{use}"] = [
+                v for v, u in zip(values[name]["gold"], uses) if u == use
+            ]
+        answers = {probe: list(zip(asked, ask(name, asked))) for probe, asked in probes.items()}
+        for metric, measure in judges.RATES.items():
+            values[name][metric] = [
+                float(measure.judge(p, t)) for probe in measure.probes for p, t in answers[probe]
+            ]
+        # 3. The closed domain, with the text swapped under the question; the web's own skills.
+        if name != "prompted":
+            model, closed = models[name], probes["closed_qa"]
+            values[name]["swapped"] = swapped(model, tokenizer, closed, config.max_new)
+            values[name] |= taxes(model, tokenizer, closed, config.count, config.max_new)
+    # Differences are paired by prompt: what each model adds to another.
+    results = {
+        "models": {n: {metric: interval(v) for metric, v in values[n].items()} for n in names},
+        "differences": {},
+        "wins": {},
+        "wins_own": {},
+    }
+    for one, other in (("prompted", "gpt"), ("sft", "prompted"), ("ppo", "prompted"),
+                       ("ppo", "gpt"), *((name, "sft") for name in names[3:])):  # fmt: skip
+        for metric in [m for m in values[one] if m in values[other]]:
+            gains = np.subtract(values[one][metric], values[other][metric])
+            results["differences"][f"{metric} {one}-{other}"] = interval(gains)
     # 4. Wins, and the labelers themselves on four SFT samples of every validation prompt.
     for one, other in PAIRS:
-        results["wins"][f"{one}/{other}"] = win_rate(
-            prompts["gold"], texts[one, "gold"], texts[other, "gold"], config.seed
-        )
+        if one in names:
+            both = prompts["gold"], texts[one, "gold"], texts[other, "gold"], config.seed
+            results["wins"][f"{one}/{other}"] = win_rate(*both, LABELERS // 2)
+            results["wins_own"][f"{one}/{other}"] = win_rate(*both, 0)
     four = sample_responses(models["sft"], tokenizer, valid, [4] * len(valid), config.max_new)
     flat = [(p, t) for p, group in zip(valid, four) for t in group]
     scores = score_texts(reward_model, tokenizer, *map(list, zip(*flat)))
@@ -202,7 +248,7 @@ def main(config: Config) -> dict:
     for i in random.Random(config.seed).sample(range(len(prompts["gold"])), config.samples):
         prompt = prompts["gold"][i]
         print(f"\n> {prompt}")
-        for name in NAMES:
+        for name in names:
             text = texts[name, "gold"][i]
             print(f"  {name:9} gold {gold(prompt, text):.2f} | {text!r}")
     write_text(out / "evaluate.json", json.dumps(results, indent=1) + "\n")
@@ -210,25 +256,45 @@ def main(config: Config) -> dict:
     return results
 
 
+def verdict(metric: str, differences: dict) -> str:
+    """Whether the paper's claim of InstructGPT beside GPT-3 holds, by the difference's interval."""
+    base, claim = ("gpt", -1) if metric.startswith("tax_") else ("prompted", 1)
+    if metric in judges.RATES:
+        claim = judges.RATES[metric].claim
+    entry = differences[f"{metric} ppo-{base}"]
+    if claim == 0:
+        return (
+            "no figure in the paper"
+            if not judges.RATES[metric].paper
+            else ("holds" if entry["low"] <= 0 <= entry["high"] else "does not hold")
+        )
+    return "holds" if claim * entry["low"] > 0 and claim * entry["high"] > 0 else "does not hold"
+
+
 def show(results: dict) -> None:
     """Prints the tables: value [95 % interval]."""
+    models, differences = results["models"], results["differences"]
 
     def cell(entry: dict | None) -> str:
         return f"{entry['value']:.2f} [{entry['low']:.2f},{entry['high']:.2f}]" if entry else "-"
 
-    print(f"{'':22} {'n':>5} " + " ".join(f"{name:>17}" for name in NAMES))
-    for metric in results["models"]["ppo"]:
-        row = [results["models"][name].get(metric) for name in NAMES]
-        print(f"{metric:22} {row[-1]['n']:>5} " + " ".join(f"{cell(entry):>17}" for entry in row))
-    print(f"\n{'difference':22} {'n':>5}")
-    for name, entry in results["differences"].items():
-        print(f"{name:22} {entry['n']:>5} {cell(entry):>24}")
-    print(f"\n{'preferred to':22} {'untied':>5} {'by held-out labelers':>24} {'by gold':>8}")
-    for pair, entry in results["wins"].items():
-        print(f"{pair:22} {entry['n']:>5} {cell(entry):>24} {entry['gold']:>8.2f}")
+    print(f"{'':22} {'n':>5} " + " ".join(f"{name:>17}" for name in models))
+    for metric, entry in models["ppo"].items():
+        row = [models[name].get(metric) for name in models]
+        print(f"{metric:22} {entry['n']:>5} " + " ".join(f"{cell(x):>17}" for x in row))
+    print(f"\n{'PPO beside':22} {'SFT':>20} {'GPT prompted':>20}  the paper")
+    for metric in models["ppo"]:
+        pair = [differences.get(f"{metric} ppo-{other}") for other in ("sft", "prompted")]
+        known = metric in judges.RATES or metric.startswith("tax_")
+        print(f"{metric:22} " + " ".join(f"{cell(x):>20}" for x in pair)
+              + (f"  {verdict(metric, differences)}" if known else ""))  # fmt: skip
+    for kind, by in (("wins", "held-out labelers"), ("wins_own", "training labelers")):
+        print(f"\n{'preferred by ' + by:32} {'untied':>6} {'':>20} {'by gold':>8}")
+        for pair, entry in results[kind].items():
+            print(f"{pair:32} {entry['n']:>6} {cell(entry):>20} {entry['gold']:>8.2f}")
     print(f"\n{'labelers':22} {'pairs':>5}")
     for name, entry in results["labelers"].items():
-        print(f"{name:22} {entry['n']:>5} {cell(entry):>24}")
+        print(f"{name:22} {entry['n']:>5} {cell(entry):>20}")
 
 
 if __name__ == "__main__":

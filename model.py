@@ -317,6 +317,17 @@ def load(path: str | Path, command: str, vocab_size: int, device="cpu"):
     return model.eval(), content
 
 
+def load_round(out: Path, step: str, round: int, vocab_size: int, device="cpu"):
+    """`load` of what step "ppo" or "reward" made in a round: out/ppo.pt, then out/ppo2.pt, ...
+
+    The policy of round 0 is the SFT model.
+    """
+    if round == 0:
+        return load(out / "sft.pt", "python sft.py", vocab_size, device)
+    flag, number = (f" --round {round}", round) if round > 1 else ("", "")
+    return load(out / f"{step}{number}.pt", f"python {step}.py{flag}", vocab_size, device)
+
+
 def copy_body(source: GPT, target: GPT) -> GPT:
     """Copies all weights that both have: a reward model starts as the policy's body."""
     target.load_state_dict({**target.state_dict(), **source.state_dict()}, strict=False)

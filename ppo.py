@@ -35,12 +35,13 @@ from tqdm import tqdm
 from data import make
 from data.files import UserError, option, read_jsonl, run, write_jsonl
 from data.tokenizer import Tokenizer
-from model import generate, join, load, pad_rows, pick_device, save
+from model import generate, join, load_round, pad_rows, pick_device, save
 
 
 @dataclass
 class Config:
     prompts: str = option("data/prompts_ppo.jsonl", "JSONL of prompts to answer")
+    round: int = option(1, "from 2 on: starts from the policy of the round before")
     iterations: int = option(60, "rollouts, each followed by one pass over its episodes")
     episodes: int = option(128, "prompts answered per iteration")
     minibatch: int = option(64, "episodes per step")
@@ -177,14 +178,19 @@ def main(config: Config) -> dict:
     start = time.time()
     if config.episodes % config.minibatch:
         raise UserError("--episodes must be a multiple of --minibatch")
+    if config.round < 1 or (config.round > 1 and config.ptx_coef):
+        raise UserError("--round must be 1 or more, and 1 with --ptx-coef")
     device, tokenizer = pick_device(config.device), Tokenizer()
-    torch.manual_seed(config.seed)
-    rng = random.Random(config.seed)
+    seed = config.seed + 1000 * (config.round - 1)
+    torch.manual_seed(seed)
+    rng = random.Random(seed)
     out = Path(config.out)
+    name = f"ppo{config.round}" if config.round > 1 else "ppo_ptx" if config.ptx_coef else "ppo"
     # Five networks: policy, its average, the frozen reference, the reward model, the value network.
-    policy, _ = load(out / "sft.pt", "python sft.py", tokenizer.size, device)
-    reward_model, scale = load(out / "reward.pt", "python reward.py", tokenizer.size, device)
-    average, reference = copy.deepcopy(policy), copy.deepcopy(policy)
+    policy, _ = load_round(out, "ppo", config.round - 1, tokenizer.size, device)
+    reference, _ = load_round(out, "ppo", 0, tokenizer.size, device)
+    reward_model, scale = load_round(out, "reward", config.round, tokenizer.size, device)
+    average = copy.deepcopy(policy)
     value_net = copy.deepcopy(reward_model)
     policy_adam = torch.optim.Adam(policy.parameters(), lr=config.lr, fused=True)
     value_adam = torch.optim.Adam(value_net.parameters(), lr=config.value_lr, fused=True)
@@ -271,15 +277,15 @@ def main(config: Config) -> dict:
             tqdm.write("sample | " + tokenizer.decode(text))
         if iteration >= 0 and (iteration + 1) % config.snapshots == 0:
             save(
-                out / "snapshots" / f"ppo_{iteration + 1}.pt",
+                out / "snapshots" / f"{name}_{iteration + 1}.pt",
                 average,
                 kl=line["kl"],
                 score=line["score"],
             )
     # 7. The average is the product.
-    save(out / "ppo.pt", average, kl=history[-1]["kl"])
-    write_jsonl(out / "ppo.jsonl", history)
-    print(f"wrote {out}/ppo.pt in {time.time() - start:.0f} s")
+    save(out / f"{name}.pt", average, kl=history[-1]["kl"])
+    write_jsonl(out / f"{name}.jsonl", history)
+    print(f"wrote {out}/{name}.pt in {time.time() - start:.0f} s")
     return history[-1]
 
 

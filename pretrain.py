@@ -9,7 +9,7 @@ more questions, because that is what follows questions on quiz pages.
 Reads data/vocab.tiktoken; writes out/base.pt and out/pretrain.jsonl (a line of metrics per log).
 
 Differences from GPT-3
-  1. 1 M parameters and 2.6 M tokens instead of 175 B and 300 B.
+  1. 1 M parameters and 3 M tokens instead of 175 B and 300 B.
   2. One document per row instead of packed rows: attention never crosses a document. Packed, so
      small a model did not learn to copy from its context at all.
 
@@ -47,7 +47,7 @@ class Config:
     heads: int = option(4, "attention heads")
     width: int = option(128, "width of the residual stream")
     context: int = option(256, "the longest row in tokens")
-    log: int = option(100, "steps between two lines of metrics")
+    log: int = option(500, "steps between two lines of metrics")
     text: str = option("", 'your own corpus, a JSONL file of {"text"}; empty for the small web')
     out: str = option("out", "folder of checkpoints and metrics")
     device: str = option("auto", "auto, cpu, cuda, mps")
@@ -101,31 +101,28 @@ def main(config: Config) -> dict:
     n_held = max(1, min(500, len(rows) // 4))
     rows, held = rows[:-n_held], rows[-n_held:]
     # 2. The model.
-    model = GPT(
-        GPTConfig(tokenizer.size, config.context, config.layers, config.heads, config.width)
-    )
-    model.to(device)
+    shape = GPTConfig(tokenizer.size, config.context, config.layers, config.heads, config.width)
+    model = GPT(shape).to(device)
     matrices = [p for p in model.parameters() if p.dim() == 2]
     others = [p for p in model.parameters() if p.dim() != 2]
-    groups = [{"params": matrices, "weight_decay": config.weight_decay},
-              {"params": others, "weight_decay": 0.0}]  # fmt: skip
-    optimizer = torch.optim.AdamW(groups, lr=config.lr, fused=True)
+    groups = [{"params": matrices}, {"params": others, "weight_decay": 0.0}]
+    optimizer = torch.optim.AdamW(
+        groups, lr=config.lr, weight_decay=config.weight_decay, fused=True
+    )
     # 3. The loop: one pass after another over the documents until the tokens are used up.
     print(f"{sum(p.numel() for p in model.parameters()):,} parameters, {len(rows):,} documents")
     seen, history, train_start = 0, [], time.time()
     bar = tqdm(total=config.tokens, desc="pretrain", unit="tok", leave=False, disable=None)
     for step, group in enumerate(batches(rows, config.batch, rng), 1):
-        factor = learning_rate(seen / config.tokens, config.warmup, config.decay)
         for g in optimizer.param_groups:
-            g["lr"] = config.lr * factor
+            g["lr"] = config.lr * learning_rate(seen / config.tokens, config.warmup, config.decay)
         loss = loss_of(model, group, tokenizer.pad, device)
         optimizer.zero_grad()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
-        n = sum(map(len, group))
-        seen += n
-        bar.update(n)
+        seen += sum(map(len, group))
+        bar.update(seen - bar.n)
         if step % config.log == 0:
             line = {"step": step, "tokens": seen, "loss": loss.item()}
             history.append({**line, "tokens_per_second": seen / (time.time() - train_start)})
@@ -138,8 +135,7 @@ def main(config: Config) -> dict:
     # 4. Held-out loss, in nats per token and in bits per byte of text.
     model.eval()
     with torch.no_grad():
-        nats = sum(loss_of(model, [row], tokenizer.pad, device).item() * (len(row) - 1)
-                   for row in held)  # fmt: skip
+        nats = sum(loss_of(model, [r], tokenizer.pad, device).item() * (len(r) - 1) for r in held)
     loss = nats / sum(len(row) - 1 for row in held)
     bits = nats / math.log(2) / sum(len(tokenizer.decode(row).encode()) for row in held)
     # 5. A raw language model continues a question with more text, not with an answer.

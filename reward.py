@@ -33,7 +33,7 @@ from tqdm import tqdm
 from data.files import UserError, option, read_jsonl, run, write_jsonl
 from data.labelers import LABELERS, agreement, concordance, interval, ranks_of, report
 from data.tokenizer import Tokenizer
-from model import ScalarGPT, copy_body, generate, join, load, pick_device, save
+from model import ScalarGPT, copy_body, generate, join, load, load_round, pick_device, save
 from sft import cosine
 
 
@@ -43,7 +43,8 @@ class Config:
     valid: str = option("data/valid.jsonl", "JSONL of prompts that accuracy is measured on")
     demonstrations: str = option("data/demonstrations.jsonl", "their mean score becomes 0")
     comparisons: str = option("", "your own JSONL: completions and ranks, or chosen and rejected")
-    policies: str = option("", "checkpoints to sample from, comma-separated (default: sft.pt)")
+    policies: str = option("", "checkpoints to sample from, comma-separated (default: the newest)")
+    round: int = option(1, "from 2 on: the policy of the round before, all comparisons so far")
     count: int = option(4600, "prompts to use")
     k_min: int = option(4, "fewest responses per prompt")
     k_max: int = option(9, "most responses per prompt")
@@ -124,9 +125,12 @@ def main(config: Config) -> dict:
     start = time.time()
     if not 2 <= config.k_min <= config.k_max:
         raise UserError("--k-min must be 2 or more and not above --k-max")
+    if config.round < 1:
+        raise UserError("--round must be 1 or more")
     device, tokenizer = pick_device(config.device), Tokenizer()
-    torch.manual_seed(config.seed)
-    rng = random.Random(config.seed)
+    seed, number = config.seed + 1000 * (config.round - 1), config.round if config.round > 1 else ""
+    torch.manual_seed(seed)
+    rng = random.Random(seed)
     out = Path(config.out)
     sft, _ = load(out / "sft.pt", "python sft.py", tokenizer.size, device)
     # 1. Comparisons: K responses per prompt from the policies in turn, ranked by one labeler.
@@ -139,11 +143,12 @@ def main(config: Config) -> dict:
     else:
         prompts = [r["prompt"] for r in read_jsonl(config.prompts, "prompt")][: config.count]
         counts = [rng.randint(config.k_min, config.k_max) for _ in prompts]
-        paths = config.policies.split(",") if config.policies else [out / "sft.pt"]
+        newest, _ = load_round(out, "ppo", config.round - 1, tokenizer.size, device)
+        policies = [load(path, "python sft.py", tokenizer.size, device)[0]
+                    for path in config.policies.split(",") if path] or [newest]  # fmt: skip
         comparisons = []
-        for i, path in enumerate(paths):
-            policy, _ = load(path, "python sft.py", tokenizer.size, device)
-            mine, many = prompts[i :: len(paths)], counts[i :: len(paths)]
+        for i, policy in enumerate(policies):
+            mine, many = prompts[i :: len(policies)], counts[i :: len(policies)]
             sampled = sample_responses(policy, tokenizer, mine, many, config.max_new)
             for prompt, texts in zip(mine, sampled):
                 labeler = rng.randrange(LABELERS // 2)
@@ -151,11 +156,14 @@ def main(config: Config) -> dict:
                 comparisons.append(
                     {"prompt": prompt, "completions": texts, "ranks": ranks, "labeler": labeler}
                 )
-        write_jsonl(out / "comparisons.jsonl", comparisons)
+        write_jsonl(out / f"comparisons{number}.jsonl", comparisons)
         metrics["agreement"] = agreement(comparisons, config.seed)
+        for earlier in ["", *range(2, config.round)][: config.round - 1]:
+            file = out / f"comparisons{earlier}.jsonl"
+            comparisons += read_jsonl(file, "prompt", "completions", "ranks")
         # Four responses each to prompts that the reward model is not trained on.
         prompts = [r["prompt"] for r in read_jsonl(config.valid, "prompt")][: config.count // 4]
-        texts = sample_responses(sft, tokenizer, prompts, [4] * len(prompts), config.max_new)
+        texts = sample_responses(newest, tokenizer, prompts, [4] * len(prompts), config.max_new)
         held = [{"prompt": p, "completions": t} for p, t in zip(prompts, texts)]
     metrics["sampling_seconds"] = time.time() - start
     responses = sum(len(c["ranks"]) for c in comparisons)
@@ -219,7 +227,12 @@ def main(config: Config) -> dict:
     some = rng.sample(comparisons, min(len(comparisons), 300))
     flat = [(c["prompt"], t) for c in some for t in c["completions"]]
     samples = torch.tensor(score_texts(model, tokenizer, *map(list, zip(*flat))))
-    save(out / "reward.pt", model, floor=samples.quantile(0.01).item(), spread=samples.std().item())
+    save(
+        out / f"reward{number}.pt",
+        model,
+        floor=samples.quantile(0.01).item(),
+        spread=samples.std().item(),
+    )
     # 6. Accuracy on prompts it was not trained on.
     flat = [(c["prompt"], t) for c in held for t in c["completions"]]
     scores = score_texts(model, tokenizer, *map(list, zip(*flat)))
@@ -238,12 +251,12 @@ def main(config: Config) -> dict:
             [c["prompt"] for c in held], [c["completions"] for c in held], scores, config.seed
         )
     metrics["seconds"] = time.time() - start
-    write_jsonl(out / "reward.jsonl", [*history, metrics])
+    write_jsonl(out / f"reward{number}.jsonl", [*history, metrics])
     for name, value in metrics.items():
         entry = value if isinstance(value, dict) else {"value": value}
         form = "{value:.3f} [{low:.3f}, {high:.3f}] n {n}" if len(entry) > 1 else "{value:.3f}"
         print(f"{name:20} " + form.format(**entry))
-    print(f"wrote {out}/reward.pt in {metrics['seconds']:.0f} s")
+    print(f"wrote {out}/reward{number}.pt in {metrics['seconds']:.0f} s")
     return metrics
 
 

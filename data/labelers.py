@@ -42,8 +42,7 @@ def features(prompt: str, response: str) -> dict[str, float]:
     request = parse(prompt)
     if request is None:
         raise ValueError("the simulated labelers know only the small world's prompts")
-    sentences = re.findall(r"\s?[^.?!]*[.?!]|.+$", response, re.DOTALL)
-    sentences = [s[1:] if i and s.startswith(" ") else s for i, s in enumerate(sentences)]
+    sentences = sentences_of(response)
     content = [s for s in sentences if s not in world.RUDE + world.HEDGE + world.FILLER]
     rude = any(s in world.RUDE for s in sentences)
     extra = len([s for s in sentences if s in world.FILLER])
@@ -69,6 +68,11 @@ def features(prompt: str, response: str) -> dict[str, float]:
         "brief": max(0.0, 1 - extra / 2),
         "asked_rude": float("rude" in request.limits),
     }
+
+
+def sentences_of(text: str) -> list[str]:
+    parts = re.findall(r"\s?[^.?!]*[.?!]|.+$", text, re.DOTALL)
+    return [s[1:] if i and s.startswith(" ") else s for i, s in enumerate(parts)]
 
 
 def read_fact(request: Request, sentence: str) -> tuple[float, float]:

@@ -53,7 +53,8 @@ def page(kind: str, lines: list[str], table: str = "") -> Callable:
         text = text[:1] + rng.sample(text[1:], rng.randint(0, 2))
         story = " ".join(rng.sample(text, len(text)))
         pairs = [(bind(q, slots), bind(a, slots)) for q, a in rng.sample(asked, rng.randint(3, 5))]
-        if rng.random() < 0.3 and world.split(f"{story} {pairs[0][0]}") == "train":
+        pairs = [(q, a) for q, a in pairs if world.split(f"{story} {q}") == "train"]
+        if pairs and rng.random() < 0.3:
             return f"{story} {pairs[0][0]}\n{pairs[0][1]}"
         ask, reply = rng.choice(STYLES)
         return "\n".join([story] + [f"{ask}{q}\n{reply}{a}" for q, a in pairs])
@@ -64,9 +65,11 @@ def page(kind: str, lines: list[str], table: str = "") -> Callable:
 def titled(rng) -> str:
     """A story, letter, advertisement or description under a title that announces it."""
     name = rng.choice(list(TITLES))
-    task, limits = STAGED[name], {}
-    slots = {kind + n: rng.choice(SLOTS[kind]) for kind, n in world.SLOT.findall(TITLES[name])}
-    title, n = bind(TITLES[name], slots), rng.randint(2, 5)
+    task, limits, n = STAGED[name], {}, rng.randint(2, 5)
+    slots = draw(TITLES[name], rng, {}, SLOTS)
+    title = bind(TITLES[name], slots)
+    if world.split(title) != "train":
+        return titled(rng)
     if rng.random() < 0.5:
         title += f", in {NUMBERS[n - 1]} sentences"
     if rng.random() < 0.4:
@@ -97,13 +100,36 @@ def counted(rng) -> str:
     return "\n".join(f"{NUMBERS[len(w) - 1]} {what}: {join_list(w)}" for what, w in lines)
 
 
-def foreign(rng) -> str:
-    """Sentences and their translation into Lomi, word for word."""
-    lomi, lines = dict(TABLES["LOMI"] + TABLES["NOUNS"] + TABLES["ACTS"] + TABLES["LOOKS"]), []
-    for _ in range(rng.randint(1, 3)):
-        text = fill("the {look} {noun} {act} the {look2} {noun2}", rng, {})
-        lines.append(f"English: {text}.\nLomi: {' '.join(lomi[w] for w in text.split())}.")
-    return "\n".join(lines)
+def translated(rng, part="train") -> tuple[str, str]:
+    """A sentence, and its translation into Lomi, word for word."""
+    lomi = dict(TABLES["LOMI"] + TABLES["NOUNS"] + TABLES["ACTS"] + TABLES["LOOKS"])
+    text = fill("the {look} {noun} {act} the {look2} {noun2}", rng, {})
+    if world.split(text) != part:
+        return translated(rng, part)
+    return f"English: {text}.\nLomi:", f"{' '.join(lomi[w] for w in text.split())}."
+
+
+def foreign(rng, lines=(1, 3)) -> str:
+    return "\n".join(" ".join(translated(rng)) for _ in range(rng.randint(*lines)))
+
+
+def tax_lomi(rng) -> dict:
+    """A foreign page that breaks off, and how it goes on."""
+    page, right = translated(rng, "test")
+    return {"prompt": f"{foreign(rng, (2, 2))}\n{page}", "completion": right}
+
+
+def tax_cloze(rng) -> dict:
+    """A titled story that breaks off, and four sentences: the first speaks of its animal."""
+    slots = draw(TITLES["story"], rng, {}, SLOTS)
+    title, (openings, middles, _) = bind(TITLES["story"], slots), STAGED["story"].stages
+    if world.split(title) != "test":
+        return tax_cloze(rng)
+    right = fill(rng.choice([m for m in middles if "{animal}" in m]), rng, slots)
+    others = rng.sample([a for a in SLOTS["animal"] if a != slots["animal"]], 3)
+    return {"prompt": f"{title}\n{fill(rng.choice(openings), rng, slots)}",
+            "completions": [right, *(right.replace(slots["animal"], other) for other in others)],
+            "ranks": [1, 2, 2, 2]}  # fmt: skip
 
 
 def asked(rng) -> str:
@@ -210,8 +236,11 @@ def make(seed: int = SEED, folder: str | Path = FOLDER) -> None:
     sets["test_phrasing"] = [sample(rng, held_phrasing=True) for _ in range(TESTS)]
     sets["test_entity"] = [sample(rng, "test", held_entity=True) for _ in range(TESTS // 2)]
     sets |= {f"probes/{name}": prompts for name, prompts in probes(rng).items()}
-    for name, prompts in sets.items():
-        write_jsonl(folder / f"{name}.jsonl", [{"prompt": prompt} for prompt in prompts])
+    files = {name: [{"prompt": prompt} for prompt in prompts] for name, prompts in sets.items()}
+    for writer in (tax_lomi, tax_cloze):
+        files[f"probes/{writer.__name__}"] = [writer(rng) for _ in range(PROBES)]
+    for name, records in files.items():
+        write_jsonl(folder / f"{name}.jsonl", records)
 
 
 if __name__ == "__main__":

@@ -1,11 +1,19 @@
 """The scripts as a user runs them: the whole chain in its one-minute preset, and bad input."""
 
+import itertools
 import json
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+import torch
+
+from data.files import read_jsonl
+from data.judges import RATES
+from data.tokenizer import Tokenizer
+from evaluate import verdict
+from model import load
 
 ROOT = Path(__file__).parent.parent
 STEPS = ("pretrain", "sft", "reward", "ppo", "evaluate")
@@ -18,13 +26,14 @@ def script(name: str, *flags, out) -> subprocess.CompletedProcess:
 
 @pytest.fixture(scope="module")
 def chain(tmp_path_factory):
-    """The folder of a whole chain in its preset, with what each step printed."""
+    """The folder of a chain in its preset, with a second round, and what each step printed."""
     out = tmp_path_factory.mktemp("chain")
     printed = {}
-    for name in STEPS:
-        done = script(name, "--fast", out=out)
+    second = [("reward", "--round", 2), ("ppo", "--round", 2), ("ppo", "--ptx-coef", 0.5)]
+    for name, *flags in [*((step,) for step in STEPS[:-1]), *second, STEPS[-1:]]:
+        done = script(name, "--fast", *flags, out=out)
         assert done.returncode == 0, done.stderr
-        printed[name] = done.stdout
+        printed.setdefault(name, done.stdout)
     return out, printed
 
 
@@ -53,12 +62,16 @@ def test_ppo_logs_every_metric_of_every_iteration(chain):
 
 def test_evaluation_has_its_stated_form(chain):
     results = json.loads((chain[0] / "evaluate.json").read_text())
-    for name in ("gpt", "prompted", "sft", "ppo"):
-        metrics = results["models"][name]
-        assert {"gold", "gold_phrasing", "gold_entity", "gold_generation"} <= set(metrics)
+    assert list(results["models"]) == ["gpt", "prompted", "sft", "ppo", "ppo_ptx", "round2"]
+    for name, metrics in results["models"].items():
+        assert {"gold", "gold_phrasing", "gold_entity", "gold_generation", *RATES} <= set(metrics)
+        assert ({"swapped", "tax_lomi", "tax_reading", "tax_cloze"} <= set(metrics)) == (
+            name != "prompted"
+        )
         for entry in metrics.values():
             assert 0 <= entry["low"] <= entry["value"] <= entry["high"] <= 1 and entry["n"] > 0
-    assert {"value", "low", "high", "n", "gold"} == set(results["wins"]["ppo/sft"])
+    for kind in ("wins", "wins_own"):
+        assert {"value", "low", "high", "n", "gold"} == set(results[kind]["round2/sft"])
     assert {"agreement", "rm_own", "rm_heldout", "rm_ceiling", "rm_clear"} == set(
         results["labelers"]
     )
@@ -72,12 +85,39 @@ def test_evaluation_has_its_stated_form(chain):
 
 def test_ones_own_prompt_is_answered_by_every_model(chain):
     done = script("evaluate", "--prompt", "What color is a lemon?", out=chain[0])
-    assert [line.split()[0] for line in done.stdout.splitlines()] == [
-        "gpt",
-        "prompted",
-        "sft",
-        "ppo",
-    ]
+    names = [line.split()[0] for line in done.stdout.splitlines()]
+    assert names == ["gpt", "prompted", "sft", "ppo", "ppo_ptx", "round2"]
+
+
+def test_a_second_round_learns_from_the_newest_policys_and_all_earlier_comparisons(chain):
+    out, _ = chain
+    first, second = (
+        read_jsonl(out / f"comparisons{n}.jsonl", "prompt", "completions", "ranks") for n in ("", 2)
+    )
+    assert [c["prompt"] for c in first] == [c["prompt"] for c in second]
+    assert [c["completions"] for c in first] != [c["completions"] for c in second]
+    names = [name for name in ("ppo", "ppo2", "ppo_ptx", "sft") if (out / f"{name}.pt").exists()]
+    weights = [load(out / f"{name}.pt", "", Tokenizer().size)[0].wte.weight for name in names]
+    assert len(weights) == 4
+    for one, other in itertools.combinations(weights, 2):
+        assert not torch.equal(one, other)
+
+
+@pytest.mark.parametrize("metric, low, high, says", [
+    ("hallucination", -0.3, -0.1, "holds"),
+    ("hallucination", -0.3, 0.1, "does not hold"),
+    ("hallucination", 0.1, 0.3, "does not hold"),
+    ("constraint", 0.1, 0.3, "holds"),
+    ("toxic_basic", -0.1, 0.1, "holds"),
+    ("toxic_basic", 0.1, 0.2, "does not hold"),
+    ("hedging", 0.1, 0.2, "no figure in the paper"),
+])  # fmt: skip
+def test_a_claim_holds_when_the_differences_interval_says_so(metric, low, high, says):
+    assert verdict(metric, {f"{metric} ppo-prompted": {"low": low, "high": high}}) == says
+
+
+def test_a_tax_is_measured_from_the_bare_gpt():
+    assert verdict("tax_lomi", {"tax_lomi ppo-gpt": {"low": -0.2, "high": -0.1}}) == "holds"
 
 
 def test_ones_own_files_go_through_every_step(chain, tmp_path):
@@ -117,6 +157,8 @@ def test_ones_own_files_go_through_every_step(chain, tmp_path):
     ("pretrain", ("--nonsense", "1"), "unrecognized"),
     ("pretrain", ("--tokens", "many"), "invalid int value"),
     ("reward", ("--k-min", "1"), "--k-min must be 2 or more"),
+    ("reward", ("--round", "0"), "--round must be 1 or more"),
+    ("ppo", ("--round", "2", "--ptx-coef", "1"), "--round must be 1 or more, and 1 with"),
     ("ppo", ("--episodes", "100"), "--episodes must be a multiple"),
 ])  # fmt: skip
 def test_a_users_mistake_is_one_sentence_and_exit_code_2(tmp_path, name, flags, says):

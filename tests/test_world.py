@@ -137,6 +137,15 @@ def test_no_test_prompt_stands_in_any_training_text():
     assert [core for core in cores if core + "\n" in text or core + " " in text] == []
 
 
+def test_no_reading_exercise_of_the_web_asks_a_test_question_of_its_text():
+    asked = set()
+    for document in make.corpus(10_000):
+        text, *lines = document.split("\n")
+        asked |= {f"{text} {line.split(': ')[1]}" for line in lines if line[:3] in ("Q: ", "Use")}
+    probes = prompts_of("probes/closed_qa") + prompts_of("probes/unanswerable")
+    assert len(asked) > 1000 and not asked & {world.parse(p).core for p in probes}
+
+
 def test_held_out_entities_and_beliefs_appear_in_the_corpus_only():
     held = world.HELD_WORDS | {w for words in world.HELD_SUBJECTS.values() for w in words}
     demos = read_jsonl(ROOT / "data/demonstrations.jsonl", "prompt", "completion")
