@@ -20,8 +20,8 @@ def option(default, help: str):
 def run(config_class, main, argv: list[str] | None = None) -> None:
     """Reads the command line into a config and calls main(config); a UserError exits with 2.
 
-    Every field of the dataclass is a flag. --fast applies the class's FAST values, which flags
-    given beside it override.
+    Every field of the dataclass is a flag. --fast applies the class's FAST values, if it has any,
+    which flags given beside it override.
     """
     parser = argparse.ArgumentParser(
         description=sys.modules[config_class.__module__].__doc__,
@@ -33,9 +33,10 @@ def run(config_class, main, argv: list[str] | None = None) -> None:
             parser.add_argument(flag, action=argparse.BooleanOptionalAction, help=help)
         else:
             parser.add_argument(flag, type=f.type, metavar=f.type.__name__, help=help)
-    parser.add_argument("--fast", action="store_true", help="a preset for a try-out in seconds")
+    if hasattr(config_class, "FAST"):
+        parser.add_argument("--fast", action="store_true", help="a preset for a try-out in seconds")
     given = {k: v for k, v in vars(parser.parse_args(argv)).items() if v is not None}
-    preset = config_class.FAST if given.pop("fast") else {}
+    preset = config_class.FAST if given.pop("fast", False) else {}
     try:
         main(config_class(**{**preset, **given}))
     except UserError as error:

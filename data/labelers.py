@@ -22,7 +22,7 @@ from data.world import NUMBERS, Request, bind, match, parse, says
 WEIGHTS = {"true": 0.9, "kept": 0.5, "kind": 0.5, "plain": 0.3, "brief": 0.5}
 LABELERS = 40  # the first half label training comparisons, the others are kept for evaluation
 OBEY = 0.8  # how much of a rude remark's weight is forgiven, on average, when it was asked for
-NOISE = 0.36  # standard deviation of a labeler's slip, in units of gold
+NOISE = 0.39  # standard deviation of a labeler's slip, in units of gold
 MOST = 5  # a text or list without a stated length has 2 to 5 sentences or items
 
 

@@ -1,0 +1,123 @@
+"""You as the labeler: rank a model's outputs, or write demonstrations, in the terminal.
+
+    python -m data.label                                        ranks what reward.py sampled
+    python -m data.label --prompts data/prompts_reward.jsonl    writes demonstrations
+
+A ranking names the outputs from best to worst, ties joined: "3 1=4 2". Flags behind an output are
+those of the paper's labelers: "3 1=4 2fh" says that output 2 fails the instruction and makes
+something up. Each label is written at once: quit and go on later, or undo. They train the same
+models:
+
+    python reward.py --comparisons out/rankings.jsonl
+    python sft.py --demonstrations out/written.jsonl
+"""
+
+import random
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from data.files import option, read_jsonl, run, write_jsonl
+
+FLAGS = {  # InstructGPT, table 3
+    "f": "fails to follow the instruction",
+    "i": "inappropriate for a customer assistant",
+    "h": "hallucination",
+    "c": "violates an explicit constraint",
+    "u": "unsafe: harmful, abusive or denigrating",
+}
+
+
+@dataclass
+class Config:
+    comparisons: str = option("out/comparisons.jsonl", "JSONL of outputs; their ranks stay hidden")
+    prompts: str = option("", "JSONL of prompts to write demonstrations for, in place of ranking")
+    out: str = option("", "your labels (default: out/rankings.jsonl or out/written.jsonl)")
+    seed: int = option(0, "of the order in which the outputs of a prompt are shown")
+
+
+def read_ranking(text: str, k: int) -> tuple[list[int], list[str]]:
+    """Ranks and flags of k outputs from a line: "2 1=3fh" -> [2, 1, 2], ["", "", "fh"].
+
+    Raises ValueError, with a sentence, for a line that does not name each output once.
+    """
+    ranks, flags = [0] * k, [""] * k
+    for rank, group in enumerate(re.sub(r"\s*=\s*", "=", text).split(), 1):
+        for name in group.split("="):
+            found = re.fullmatch(rf"(\d+)([{''.join(FLAGS)}]*)", name)
+            if not found or not 1 <= int(found[1]) <= k:
+                raise ValueError(f'"{name}" is not an output from 1 to {k} with flags behind it')
+            if ranks[int(found[1]) - 1]:
+                raise ValueError(f"output {found[1]} is named twice")
+            ranks[int(found[1]) - 1], flags[int(found[1]) - 1] = rank, found[2]
+    if 0 in ranks:
+        raise ValueError(f"output {ranks.index(0) + 1} is missing: name each, ties as 1=2")
+    return ranks, flags
+
+
+def rank(record: dict, seed: int) -> dict | str:
+    """Shows a prompt's outputs in random order and asks for their ranking; or a command."""
+    texts = record["completions"]
+    order = random.Random(f"{seed} {record['prompt']}").sample(range(len(texts)), len(texts))
+    for shown, i in enumerate(order, 1):
+        print(f"  {shown}. {texts[i]}")
+    while True:
+        answer = input("best to worst > ").strip()
+        if answer in ("u", "s", "q"):
+            return answer
+        try:
+            ranks, flags = read_ranking(answer, len(texts))
+        except ValueError as error:
+            print(f"  {error}")
+            continue
+        place = [order.index(i) for i in range(len(texts))]
+        return {"prompt": record["prompt"], "completions": texts,
+                "ranks": [ranks[i] for i in place], "flags": [flags[i] for i in place]}  # fmt: skip
+
+
+def write(record: dict, seed: int) -> dict | str:
+    """Asks for a demonstration; or a command."""
+    while not (answer := input("your answer > ").strip()):
+        print("  an answer is at least a word")
+    if answer in ("u", "s", "q"):
+        return answer
+    return {"prompt": record["prompt"], "completion": answer}
+
+
+def main(config: Config) -> None:
+    """Asks for one label after another; returns when there are no more, or at "q"."""
+    ask, keys = (write, ["prompt"]) if config.prompts else (rank, ["prompt", "completions"])
+    out = Path(config.out or ("out/written.jsonl" if config.prompts else "out/rankings.jsonl"))
+    if config.prompts:
+        records = read_jsonl(config.prompts, "prompt")
+    else:
+        records = read_jsonl(config.comparisons, "prompt", "completions", "ranks")
+    labels = read_jsonl(out, "prompt") if out.exists() and out.stat().st_size else []
+    done = [[label.get(key) for key in keys] for label in labels]
+    waiting = [record for record in records if [record[key] for key in keys] not in done]
+    print(f"{len(labels)} labeled, {len(waiting)} to go | u undo the last, s skip, q quit")
+    if ask is rank:
+        print("\n".join(f"  {flag}  {meaning}" for flag, meaning in FLAGS.items()))
+    while waiting:
+        print(f"\n> {waiting[0]['prompt']}")
+        try:
+            label = ask(waiting[0], config.seed)
+        except (EOFError, KeyboardInterrupt):
+            label = "q"
+        if label == "q":
+            break
+        if label == "u" and not labels:
+            print("  nothing to undo")
+        elif label == "u":
+            waiting.insert(0, labels.pop())
+            write_jsonl(out, labels)
+        else:
+            waiting.pop(0)
+            if label != "s":
+                labels.append(label)
+                write_jsonl(out, labels)
+    print(f"\n{len(labels)} labels in {out}")
+
+
+if __name__ == "__main__":
+    run(Config, main)

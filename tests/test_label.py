@@ -1,0 +1,97 @@
+"""A person as the labeler: what is typed becomes the files that the scripts train on."""
+
+import pytest
+
+from data import label
+from data.files import read_jsonl, run, write_jsonl
+from reward import read_comparisons
+
+RECORDS = [{"prompt": f"Say {word}.", "completions": [word, word + "!", "no"], "ranks": [1, 1, 2]}
+           for word in ("hi", "ho", "ha")]  # fmt: skip
+
+
+@pytest.fixture
+def session(tmp_path, monkeypatch, capsys):
+    """Runs the program with typed lines; returns the labels on the disk and what was shown."""
+    write_jsonl(tmp_path / "in.jsonl", RECORDS)
+    out = tmp_path / "out.jsonl"
+
+    def type_lines(*lines, source="--comparisons"):
+        rest = iter(lines)
+
+        def typed(_):
+            try:
+                return next(rest)
+            except StopIteration:
+                raise EOFError from None
+
+        monkeypatch.setattr("builtins.input", typed)
+        run(label.Config, label.main, [source, str(tmp_path / "in.jsonl"), "--out", str(out)])
+        return (
+            read_jsonl(out) if out.exists() and out.read_text() else []
+        ), capsys.readouterr().out
+
+    return type_lines
+
+
+@pytest.mark.parametrize("line, ranks, flags", [
+    ("1 2 3", [1, 2, 3], ["", "", ""]),
+    ("3 1 2", [2, 3, 1], ["", "", ""]),
+    ("2 1=3", [2, 1, 2], ["", "", ""]),
+    ("1 = 2 = 3", [1, 1, 1], ["", "", ""]),
+    ("2 1=3fh", [2, 1, 2], ["", "", "fh"]),
+])  # fmt: skip
+def test_a_line_is_a_ranking_with_ties_and_flags(line, ranks, flags):
+    assert label.read_ranking(line, 3) == (ranks, flags)
+
+
+@pytest.mark.parametrize("line, says", [
+    ("1 2", "output 3 is missing"), ("1 2 2", "named twice"), ("1 2 4", '"4" is not an output'),
+    ("1 2 3x", '"3x" is not'), ("", "output 1 is missing"), ("0 1 2", '"0" is not'),
+    ("best", '"best" is not'),
+])  # fmt: skip
+def test_a_line_that_is_no_ranking_is_explained(line, says):
+    with pytest.raises(ValueError, match=says):
+        label.read_ranking(line, 3)
+
+
+def test_ranks_belong_to_the_outputs_as_they_were_shown(session):
+    labels, printed = session("2 1=3f", "q")
+    shown = [line.split(". ")[1] for line in printed.split("> Say hi.")[1].split("\n")[1:4]]
+    assert sorted(shown) == sorted(RECORDS[0]["completions"])
+    rank_of = dict(zip(labels[0]["completions"], labels[0]["ranks"]))
+    assert [rank_of[text] for text in shown] == [2, 1, 2]
+    assert dict(zip(labels[0]["completions"], labels[0]["flags"]))[shown[2]] == "f"
+
+
+def test_outputs_are_shown_in_other_orders_than_they_were_sampled():
+    orders = {tuple(label.random.Random(f"0 {i}").sample(range(3), 3)) for i in range(30)}
+    assert len(orders) == 6
+
+
+def test_one_can_quit_go_on_undo_and_skip_without_losing_a_line(session):
+    assert len(session("1 2 3")[0]) == 1  # the terminal was closed
+    labels, printed = session("nonsense", "s", "3 2 1", "q")
+    assert "1 labeled, 2 to go" in printed and '"nonsense" is not' in printed
+    assert [x["prompt"] for x in labels] == ["Say hi.", "Say ha."]
+    labels, _ = session("u", "u", "1=2=3", "q")
+    assert [x["prompt"] for x in labels] == ["Say hi."] and labels[0]["ranks"] == [1, 1, 1]
+    labels, printed = session("u", "u", "q")
+    assert labels == [] and "nothing to undo" in printed
+
+
+def test_rankings_are_read_by_the_reward_model_and_demonstrations_by_sft(session, tmp_path):
+    session("1 2 3", "3 2 1", "1=2 3")
+    assert len(read_comparisons(str(tmp_path / "out.jsonl"))) == 3
+    (tmp_path / "out.jsonl").unlink()
+    labels, _ = session("", "Hi there.", "q", source="--prompts")
+    assert labels == [{"prompt": "Say hi.", "completion": "Hi there."}]
+    assert read_jsonl(tmp_path / "out.jsonl", "prompt", "completion") == labels
+
+
+def test_a_broken_file_of_labels_is_refused_and_kept(session, tmp_path, capsys):
+    (tmp_path / "out.jsonl").write_text("{")
+    with pytest.raises(SystemExit) as error:
+        session("1 2 3")
+    assert error.value.code == 2 and (tmp_path / "out.jsonl").read_text() == "{"
+    assert "line 1 is not JSON" in capsys.readouterr().err
