@@ -1,6 +1,6 @@
 """InstructGPT against GPT-3: the models side by side on prompts that none of them has seen.
 
-    python evaluate.py                 about 70 s on two CPU cores
+    python evaluate.py                 about 90 s on two CPU cores
     python evaluate.py --prompt "..."  every model's answer to your own prompt
 
 GPT is the base model with the bare prompt; "prompted" is the same model behind a page of examples,
@@ -8,10 +8,12 @@ in the best of three formats on validation prompts; then the SFT and the PPO mod
 temperature 1. `gold` is the labelers' mean taste without noise, from 0 to 1: no model was trained
 on it. Wins are judged by labelers whose rankings trained nothing, one per pair, ties apart.
 
-Reads out/*.pt and data/test*.jsonl; writes out/evaluate.json.
+Reads out/*.pt, out/comparisons.jsonl, data/valid.jsonl, test*.jsonl and probes/; writes
+out/evaluate.json. ppo_ptx.pt, ppo2.pt and ppo3.pt are evaluated where they are at hand.
 """
 
 import json
+import os
 import random
 import re
 import time
@@ -87,13 +89,13 @@ def answer_all(
 ) -> list[str]:
     """A sampled response to each prompt; with a style, as the next example of a few-shot page.
 
-    A prompted model goes on with further examples: its answer is cut at the page's separator.
+    A prompted model goes on with further examples: its answer is the first line.
     """
     if style is None:
         return go_on(model, tokenizer, [tokenizer.prompt(prompt) for prompt in prompts], max_new)
     pages = [page + style[0] + prompt + style[1].rstrip(" ") for prompt in prompts]
     texts = go_on(model, tokenizer, [tokenizer.open_document(p) for p in pages], max_new)
-    return [text.split(style[2])[0].strip() for text in texts]
+    return [text.strip().split("\n")[0] for text in texts]
 
 
 @torch.no_grad()
@@ -137,7 +139,8 @@ def win_rate(prompts: list[str], one: list[str], other: list[str], seed: int, fi
         counts.append(x != y)
         truth = gold(prompt, a) - gold(prompt, b)
         gold_hits, gold_counts = gold_hits + (truth > 0), gold_counts + (truth != 0)
-    return {**interval(hits, counts), "gold": gold_hits / max(1, gold_counts)}
+    topics = list(map(world.topic, prompts))
+    return {**interval(hits, counts, topics), "gold": gold_hits / max(1, gold_counts)}
 
 
 def swapped(model, tokenizer, prompts: list[str], max_new: int) -> list[float]:
@@ -164,9 +167,14 @@ def main(config: Config) -> dict:
     device, tokenizer = pick_device(config.device), Tokenizer()
     torch.manual_seed(config.seed)
     out = Path(config.out)
-    models = {name: load(out / file, command, tokenizer.size, device)[0]
-              for name, (file, command) in MODELS.items()
-              if name in REQUIRED or (out / file).exists()}  # fmt: skip
+    models = {}
+    for name, (file, command) in MODELS.items():
+        if name not in REQUIRED and (out / file).exists():
+            if os.path.getmtime(out / file) < os.path.getmtime(out / "sft.pt"):
+                print(f"left out: {out / file} is older than {out}/sft.pt; run {command} again")
+                continue
+        if name in REQUIRED or (out / file).exists():
+            models[name], _ = load(out / file, command, tokenizer.size, device)
     names = ["gpt", "prompted", *list(models)[1:]]
     reward_model, _ = load(out / "reward.pt", "python reward.py", tokenizer.size, device)
     # 1. The best few-shot format, chosen on validation prompts.
@@ -215,18 +223,24 @@ def main(config: Config) -> dict:
             model, closed = models[name], probes["closed_qa"]
             values[name]["swapped"] = swapped(model, tokenizer, closed, config.max_new)
             values[name] |= taxes(model, tokenizer, closed, config.count, config.max_new)
-    # Differences are paired by prompt: what each model adds to another.
+    # Prompts about the same are drawn together, and differences are paired by prompt.
+    topics = {metric: list(map(world.topic, asked)) for metric, asked in prompts.items()}
+    for use in dict.fromkeys(uses):
+        topics[f"gold_{use}"] = [t for t, u in zip(topics["gold"], uses) if u == use]
+    for metric, measure in judges.RATES.items():
+        topics[metric] = [world.topic(p) for probe in measure.probes for p in probes[probe]]
     results = {
-        "models": {n: {metric: interval(v) for metric, v in values[n].items()} for n in names},
-        "differences": {},
-        "wins": {},
-        "wins_own": {},
-    }
+        "models": {name: {m: interval(v, topics=topics.get(m)) for m, v in mine.items()}
+                   for name, mine in values.items()},
+        "differences": {}, "wins": {}, "wins_own": {},
+    }  # fmt: skip
     for one, other in (("prompted", "gpt"), ("sft", "prompted"), ("ppo", "prompted"),
                        ("ppo", "gpt"), *((name, "sft") for name in names[3:])):  # fmt: skip
         for metric in [m for m in values[one] if m in values[other]]:
             gains = np.subtract(values[one][metric], values[other][metric])
-            results["differences"][f"{metric} {one}-{other}"] = interval(gains)
+            results["differences"][f"{metric} {one}-{other}"] = interval(
+                gains, topics=topics.get(metric)
+            )
     # 4. Wins, and the labelers themselves on four SFT samples of every validation prompt.
     for one, other in PAIRS:
         if one in names:
@@ -236,16 +250,18 @@ def main(config: Config) -> dict:
     four = sample_responses(models["sft"], tokenizer, valid, [4] * len(valid), config.max_new)
     flat = [(p, t) for p, group in zip(valid, four) for t in group]
     scores = score_texts(reward_model, tokenizer, *map(list, zip(*flat)))
-    comparisons = read_jsonl(out / "comparisons.jsonl", "prompt", "completions", "ranks")
-    results["labelers"] = {"agreement": agreement(comparisons, config.seed),
-                           **report(valid, four, scores, config.seed)}  # fmt: skip
+    results["labelers"] = report(valid, four, scores, config.seed)
+    if (out / "comparisons.jsonl").exists():
+        comparisons = read_jsonl(out / "comparisons.jsonl", "prompt", "completions", "ranks")
+        results["labelers"]["agreement"] = agreement(comparisons, config.seed)
     results |= {
         "few_shot_format": FORMATS[best][0],
         "seed": config.seed,
         "seconds": time.time() - start,
     }
     show(results)
-    for i in random.Random(config.seed).sample(range(len(prompts["gold"])), config.samples):
+    shown = min(config.samples, len(prompts["gold"]))
+    for i in random.Random(config.seed).sample(range(len(prompts["gold"])), shown):
         prompt = prompts["gold"][i]
         print(f"\n> {prompt}")
         for name in names:
@@ -256,19 +272,16 @@ def main(config: Config) -> dict:
     return results
 
 
-def verdict(metric: str, differences: dict) -> str:
+def verdict(metric: str, difference: dict) -> str:
     """Whether the paper's claim of InstructGPT beside GPT-3 holds, by the difference's interval."""
-    base, claim = ("gpt", -1) if metric.startswith("tax_") else ("prompted", 1)
+    claim, paper = -1, "down"  # of the web's skills
     if metric in judges.RATES:
-        claim = judges.RATES[metric].claim
-    entry = differences[f"{metric} ppo-{base}"]
-    if claim == 0:
-        return (
-            "no figure in the paper"
-            if not judges.RATES[metric].paper
-            else ("holds" if entry["low"] <= 0 <= entry["high"] else "does not hold")
-        )
-    return "holds" if claim * entry["low"] > 0 and claim * entry["high"] > 0 else "does not hold"
+        claim, paper = judges.RATES[metric].claim, judges.RATES[metric].paper
+    if not paper:
+        return "no figure in the paper"
+    low, high = difference["low"], difference["high"]
+    holds = -0.05 < low <= high < 0.05 if claim == 0 else min(claim * low, claim * high) > 0
+    return ("holds" if holds else "does not hold") + f" ({paper})"
 
 
 def show(results: dict) -> None:
@@ -282,12 +295,12 @@ def show(results: dict) -> None:
     for metric, entry in models["ppo"].items():
         row = [models[name].get(metric) for name in models]
         print(f"{metric:22} {entry['n']:>5} " + " ".join(f"{cell(x):>17}" for x in row))
-    print(f"\n{'PPO beside':22} {'SFT':>20} {'GPT prompted':>20}  the paper")
+    print(f"\n{'PPO beside':22} {'SFT':>20} {'GPT prompted':>20} {'GPT':>20}  the paper's claim")
     for metric in models["ppo"]:
-        pair = [differences.get(f"{metric} ppo-{other}") for other in ("sft", "prompted")]
+        beside = [differences.get(f"{metric} ppo-{name}") for name in ("sft", "prompted", "gpt")]
         known = metric in judges.RATES or metric.startswith("tax_")
-        print(f"{metric:22} " + " ".join(f"{cell(x):>20}" for x in pair)
-              + (f"  {verdict(metric, differences)}" if known else ""))  # fmt: skip
+        says = verdict(metric, beside[1] or beside[2]) if known else ""
+        print(f"{metric:22} " + " ".join(f"{cell(x):>20}" for x in beside) + f"  {says}")
     for kind, by in (("wins", "held-out labelers"), ("wins_own", "training labelers")):
         print(f"\n{'preferred by ' + by:32} {'untied':>6} {'':>20} {'by gold':>8}")
         for pair, entry in results[kind].items():

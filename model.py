@@ -231,10 +231,15 @@ def generate(model: GPT, prompts: list[list[int]], max_new: int, eos: int, tempe
     cache = torch.zeros(
         config.layers, 2, B, config.heads, room, config.width // config.heads, device=device
     )
-    # Prefill: padding writes keys too, but each row overwrites them before it can see them.
+    # Prefill: what all prompts begin with, such as a page of examples, is read only once. Padding
+    # writes keys too, but each row overwrites them before it can see them.
     positions = torch.arange(T, device=device).expand(B, T)
-    hidden = model.hidden(tokens, positions, cache[:, :, :, :, :T])
-    hidden = hidden[torch.arange(B, device=device), lengths - 1]  # (B,C)
+    shared = min(len(os.path.commonprefix(prompts)), min(map(len, prompts)) - 1)
+    if shared:
+        model.hidden(tokens[:1, :shared], positions[:1, :shared], cache[:, :, :1, :, :shared])
+        cache[:, :, 1:, :, :shared] = cache[:, :, :1, :, :shared]
+    hidden = model.hidden(tokens[:, shared:], positions[:, shared:], cache[:, :, :, :, :T])
+    hidden = hidden[torch.arange(B, device=device), lengths - shared - 1]  # (B,C)
     rows = torch.arange(B, device=device)  # the rows that still run
     out = torch.full((B, max_new), eos, device=device)
     done = torch.zeros(B, dtype=torch.bool, device=device)

@@ -1,6 +1,7 @@
 """Step 2: comparisons and the reward model (InstructGPT, sections 3.4-3.5, equation 1).
 
-    python reward.py                   about 165 s on two CPU cores
+    python reward.py                   about 140 s on two CPU cores
+    python reward.py --round 2         after ppo.py: samples from its policy, learns from all
 
 Samples K = 4..9 responses per prompt from the current policy, has a labeler rank them, and trains
 a reward model to score the preferred one higher. The labelers are simulated: each has a taste of
@@ -8,7 +9,8 @@ its own, makes mistakes, and gives ties.
 
 Reads out/sft.pt, data/prompts_reward.jsonl, data/valid.jsonl, data/demonstrations.jsonl.
 Writes out/comparisons.jsonl ({"prompt", "completions", "ranks", "labeler"}), out/reward.pt and
-out/reward.jsonl. --comparisons trains on a file of your own instead of sampling.
+out/reward.jsonl, and in round 2 comparisons2.jsonl, reward2.pt and reward2.jsonl. --comparisons
+trains on a file of your own instead of sampling.
 
 Differences from the paper
   1. The labelers are programs (data/labelers.py).
@@ -16,7 +18,8 @@ Differences from the paper
      without any is left out of the mean. (The paper asks for full rankings of K responses.)
   3. Two epochs instead of one: here the second helps. Batches of 8 prompts instead of 64, and
      Adam's betas (0.9, 0.999) instead of (0.9, 0.95).
-  4. The reward model is as large as the policy; the paper's has 6 B parameters for all policies.
+  4. Every round's reward model starts from the SFT model (the paper does not say).
+  5. The reward model is as large as the policy; the paper's has 6 B parameters for all policies.
 
 Dimension key: B prompts in a batch, K ranked responses (padded to the batch's largest), T tokens.
 """
@@ -33,6 +36,7 @@ from tqdm import tqdm
 from data.files import UserError, option, read_jsonl, run, write_jsonl
 from data.labelers import LABELERS, agreement, concordance, interval, ranks_of, report
 from data.tokenizer import Tokenizer
+from data.world import parse
 from model import ScalarGPT, copy_body, generate, join, load, load_round, pick_device, save
 from sft import cosine
 
@@ -110,6 +114,17 @@ def score_texts(
     return scores
 
 
+def read_known_prompts(path: str, count: int) -> list[str]:
+    """The first prompts of a file. Raises UserError for one that no simulated labeler can judge."""
+    prompts = [record["prompt"] for record in read_jsonl(path, "prompt")][:count]
+    for prompt in prompts:
+        if parse(prompt) is None:
+            raise UserError(
+                f"{path}: the simulated labelers do not know {prompt!r}: bring --comparisons"
+            )
+    return prompts
+
+
 def read_comparisons(path: str) -> list[dict]:
     """A user's file: ranked lists, or pairs, which are ranked lists of two."""
     records = read_jsonl(path, "prompt")
@@ -125,8 +140,8 @@ def main(config: Config) -> dict:
     start = time.time()
     if not 2 <= config.k_min <= config.k_max:
         raise UserError("--k-min must be 2 or more and not above --k-max")
-    if config.round < 1:
-        raise UserError("--round must be 1 or more")
+    if config.comparisons and config.round > 1:
+        raise UserError("--comparisons has all that is to be learned: leave --round out")
     device, tokenizer = pick_device(config.device), Tokenizer()
     seed, number = config.seed + 1000 * (config.round - 1), config.round if config.round > 1 else ""
     torch.manual_seed(seed)
@@ -141,7 +156,8 @@ def main(config: Config) -> dict:
         if not comparisons:
             raise UserError(f"{config.comparisons} needs two or more comparisons")
     else:
-        prompts = [r["prompt"] for r in read_jsonl(config.prompts, "prompt")][: config.count]
+        prompts = read_known_prompts(config.prompts, config.count)
+        valid = read_known_prompts(config.valid, max(1, config.count // 4))
         counts = [rng.randint(config.k_min, config.k_max) for _ in prompts]
         newest, _ = load_round(out, "ppo", config.round - 1, tokenizer.size, device)
         policies = [load(path, "python sft.py", tokenizer.size, device)[0]
@@ -162,9 +178,8 @@ def main(config: Config) -> dict:
             file = out / f"comparisons{earlier}.jsonl"
             comparisons += read_jsonl(file, "prompt", "completions", "ranks")
         # Four responses each to prompts that the reward model is not trained on.
-        prompts = [r["prompt"] for r in read_jsonl(config.valid, "prompt")][: config.count // 4]
-        texts = sample_responses(newest, tokenizer, prompts, [4] * len(prompts), config.max_new)
-        held = [{"prompt": p, "completions": t} for p, t in zip(prompts, texts)]
+        texts = sample_responses(newest, tokenizer, valid, [4] * len(valid), config.max_new)
+        held = [{"prompt": p, "completions": t} for p, t in zip(valid, texts)]
     metrics["sampling_seconds"] = time.time() - start
     responses = sum(len(c["ranks"]) for c in comparisons)
     print(f"{len(comparisons)} comparisons of {responses} responses in {time.time() - start:.0f} s")

@@ -21,11 +21,9 @@ for metric in ("gold", "gold_phrasing"):
     checks[f"{metric}: n {n}, at least 1000"] = n >= 1000
 win, swapped = wins["ppo/sft"], models["ppo"]["swapped"]
 interval = f"{win['value']:.3f} [{win['low']:.3f}, {win['high']:.3f}]"
-checks[f"PPO preferred to SFT {interval}, interval above 0.55"] = win["low"] > 0.55
-goals[f"PPO preferred to SFT {interval}, at least 0.65 and above 0.60"] = (
-    win["value"] >= 0.65 and win["low"] > 0.60
-)
-checks[f"swapped texts followed {swapped['value']:.3f}, at least 0.55"] = swapped["value"] >= 0.55
+checks[f"PPO preferred to SFT {interval}, interval above 0.60"] = win["low"] > 0.60
+goals[f"PPO preferred to SFT {interval}, at least 0.65"] = win["value"] >= 0.65
+checks[f"swapped texts followed {swapped['value']:.3f}, at least 0.60"] = swapped["value"] >= 0.60
 for text, reached in goals.items():
     print("reached   " if reached else "not yet   ", text)
 for text, holds in checks.items():

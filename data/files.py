@@ -38,6 +38,10 @@ def run(config_class, main, argv: list[str] | None = None) -> None:
     given = {k: v for k, v in vars(parser.parse_args(argv)).items() if v is not None}
     preset = config_class.FAST if given.pop("fast", False) else {}
     try:
+        for f in dataclasses.fields(config_class):
+            least = 0 if "warmup" in f.name else 1
+            if f.type is int and f.default > 0 and given.get(f.name, least) < least:
+                raise UserError(f"--{f.name.replace('_', '-')} must be {least} or more")
         main(config_class(**{**preset, **given}))
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)

@@ -87,17 +87,19 @@ def write(record: dict, seed: int) -> dict | str:
 def main(config: Config) -> None:
     """Asks for one label after another; returns when there are no more, or at "q"."""
     ask, keys = (write, ["prompt"]) if config.prompts else (rank, ["prompt", "completions"])
+    needed = ["prompt", "completion"] if config.prompts else ["prompt", "completions", "ranks"]
     out = Path(config.out or ("out/written.jsonl" if config.prompts else "out/rankings.jsonl"))
     if config.prompts:
         records = read_jsonl(config.prompts, "prompt")
     else:
-        records = read_jsonl(config.comparisons, "prompt", "completions", "ranks")
-    labels = read_jsonl(out, "prompt") if out.exists() and out.stat().st_size else []
+        records = read_jsonl(config.comparisons, *needed)
+    labels = read_jsonl(out, *needed) if out.exists() and out.stat().st_size else []
     done = [[label.get(key) for key in keys] for label in labels]
     waiting = [record for record in records if [record[key] for key in keys] not in done]
     print(f"{len(labels)} labeled, {len(waiting)} to go | u undo the last, s skip, q quit")
     if ask is rank:
         print("\n".join(f"  {flag}  {meaning}" for flag, meaning in FLAGS.items()))
+    past = list(labels)  # labels and skipped records, for undo
     while waiting:
         print(f"\n> {waiting[0]['prompt']}")
         try:
@@ -106,16 +108,20 @@ def main(config: Config) -> None:
             label = "q"
         if label == "q":
             break
-        if label == "u" and not labels:
+        if label == "u" and not past:
             print("  nothing to undo")
         elif label == "u":
-            waiting.insert(0, labels.pop())
-            write_jsonl(out, labels)
+            waiting.insert(0, past.pop())
+            if labels and labels[-1] is waiting[0]:
+                write_jsonl(out, labels[:-1])
+                labels.pop()
+        elif label == "s":
+            past.append(waiting.pop(0))
         else:
+            write_jsonl(out, [*labels, label])
             waiting.pop(0)
-            if label != "s":
-                labels.append(label)
-                write_jsonl(out, labels)
+            labels.append(label)
+            past.append(label)
     print(f"\n{len(labels)} labels in {out}")
 
 

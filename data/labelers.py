@@ -178,13 +178,17 @@ def ranks_of(labeler: int, prompt: str, responses: list[str], seed: int = 0) -> 
 
 
 # ------------------------------------------------------------------------------------- measuring
-def interval(hits, counts=None, resamples: int = 1000) -> dict[str, float]:
+def interval(hits, counts=None, topics=None, resamples: int = 1000) -> dict[str, float]:
     """sum(hits) / sum(counts) with its 95 % interval by bootstrap over prompts.
 
-    hits and counts have an entry per prompt; counts are 1 by default; "n" is their sum.
+    hits and counts have an entry per prompt; counts are 1 by default; "n" is their sum. Prompts
+    with the same entry in topics are drawn together: who knows one may know the other.
     """
     hits = np.asarray(hits, dtype=float)
     counts = np.ones(len(hits)) if counts is None else np.asarray(counts, dtype=float)
+    if topics is not None:
+        numbers = list(map({t: i for i, t in enumerate(dict.fromkeys(topics))}.get, topics))
+        hits, counts = np.bincount(numbers, hits), np.bincount(numbers, counts)
     drawn = np.random.default_rng(0).integers(len(hits), size=(resamples, len(hits)))
     means = hits[drawn].sum(axis=1) / np.maximum(counts[drawn].sum(axis=1), 1e-9)
     low, high = np.quantile(means, [0.025, 0.975])

@@ -104,8 +104,8 @@ class Tokenizer:
         return self.encode(spaced(text)) + [self.eos]
 
     def open_document(self, text: str) -> list[int]:
-        """A document that goes on: no EOS."""
-        return self.encode(spaced(text))
+        """A document that goes on: no EOS, and no space yet on a last line that is empty."""
+        return self.encode(spaced(text).removesuffix(" "))
 
     def prompt(self, text: str) -> list[int]:
         """A prompt as every model sees it: space, text, newline."""

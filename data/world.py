@@ -60,11 +60,9 @@ def tables(names: str) -> list[list]:
 
 ANIMALS, FOODS, COUNTRIES, JOBS, VERBS = tables("ANIMALS FOODS COUNTRIES JOBS VERBS")
 OPPOSITES, MEALS, DISHES, CURES = tables("OPPOSITES MEALS DISHES CURES")
-NAMES, THINGS, PLACES, COLORS, NUMBERS = tables("NAMES THINGS PLACES COLORS NUMBERS")
+NAMES, NUMBERS, INSULTS = tables("NAMES NUMBERS INSULTS")
 RUDE, HEDGE, FILLER, EVASIVE = tables("RUDE HEDGE FILLER EVASIVE")
-INSULTS, ORDERS = tables("INSULTS ORDERS")
 OPPOSITES += [pair[::-1] for pair in OPPOSITES]
-EVENTS = dict(TABLES["EVENTS"])
 TAKE, DOINGS = ({row[0]: row[1:] for row in TABLES[name]} for name in ("TAKE", "DOINGS"))
 KINDS = {kind: SLOTS[kind] for kind in TABLES["KINDS"]}
 CATEGORIES = {category: SLOTS[kind] for kind, category in TABLES["CATEGORIES"]}
@@ -317,6 +315,12 @@ def free_words(task: Task) -> list[str]:
     kinds = dict.fromkeys(kind for kind, _ in SLOT.findall(text))
     asked = {kind for kind, _ in SLOT.findall(task.phrasings[0])}
     return [w for kind in kinds if kind not in asked for w in SLOTS[kind] if w in SLOTS["word"]]
+
+
+def topic(prompt: str) -> tuple:
+    """What a prompt is about, whatever its phrasing, its constraints and an insult in front."""
+    request = parse(prompt)
+    return request.task.name, *(w for slot, w in request.slots.items() if slot != "insult")
 
 
 @lru_cache(maxsize=200_000)

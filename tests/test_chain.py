@@ -2,6 +2,8 @@
 
 import itertools
 import json
+import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -33,7 +35,7 @@ def chain(tmp_path_factory):
     for name, *flags in [*((step,) for step in STEPS[:-1]), *second, STEPS[-1:]]:
         done = script(name, "--fast", *flags, out=out)
         assert done.returncode == 0, done.stderr
-        printed.setdefault(name, done.stdout)
+        printed[f"{name} {flags}" if flags else name] = done.stdout
     return out, printed
 
 
@@ -90,7 +92,8 @@ def test_ones_own_prompt_is_answered_by_every_model(chain):
 
 
 def test_a_second_round_learns_from_the_newest_policys_and_all_earlier_comparisons(chain):
-    out, _ = chain
+    out, printed = chain
+    assert "\n200 comparisons of" in "\n" + printed["reward ['--round', 2]"]
     first, second = (
         read_jsonl(out / f"comparisons{n}.jsonl", "prompt", "completions", "ranks") for n in ("", 2)
     )
@@ -104,20 +107,25 @@ def test_a_second_round_learns_from_the_newest_policys_and_all_earlier_compariso
 
 
 @pytest.mark.parametrize("metric, low, high, says", [
-    ("hallucination", -0.3, -0.1, "holds"),
-    ("hallucination", -0.3, 0.1, "does not hold"),
-    ("hallucination", 0.1, 0.3, "does not hold"),
-    ("constraint", 0.1, 0.3, "holds"),
-    ("toxic_basic", -0.1, 0.1, "holds"),
-    ("toxic_basic", 0.1, 0.2, "does not hold"),
+    ("hallucination", -0.3, -0.1, "holds (GPT .41, PPO-ptx .21)"),
+    ("hallucination", -0.3, 0.1, "does not hold (GPT .41, PPO-ptx .21)"),
+    ("hallucination", 0.1, 0.3, "does not hold (GPT .41, PPO-ptx .21)"),
+    ("constraint", 0.1, 0.3, "holds (up, no number printed)"),
+    ("toxic_basic", -0.04, 0.04, "holds (" + RATES["toxic_basic"].paper + ")"),
+    ("toxic_basic", -0.2, 0.2, "does not hold (" + RATES["toxic_basic"].paper + ")"),
     ("hedging", 0.1, 0.2, "no figure in the paper"),
+    ("tax_lomi", -0.2, -0.1, "holds (down)"),
 ])  # fmt: skip
 def test_a_claim_holds_when_the_differences_interval_says_so(metric, low, high, says):
-    assert verdict(metric, {f"{metric} ppo-prompted": {"low": low, "high": high}}) == says
+    assert verdict(metric, {"low": low, "high": high}) == says
 
 
-def test_a_tax_is_measured_from_the_bare_gpt():
-    assert verdict("tax_lomi", {"tax_lomi ppo-gpt": {"low": -0.2, "high": -0.1}}) == "holds"
+def test_a_policy_older_than_its_sft_model_is_left_out(chain, tmp_path):
+    for file in chain[0].glob("*.pt"):
+        shutil.copy(file, tmp_path)
+    os.utime(tmp_path / "ppo2.pt", (0, 0))
+    done = script("evaluate", "--prompt", "Hello.", out=tmp_path)
+    assert "ppo2.pt is older than" in done.stdout and "round2" not in done.stdout
 
 
 def test_ones_own_files_go_through_every_step(chain, tmp_path):
@@ -158,7 +166,9 @@ def test_ones_own_files_go_through_every_step(chain, tmp_path):
     ("pretrain", ("--tokens", "many"), "invalid int value"),
     ("reward", ("--k-min", "1"), "--k-min must be 2 or more"),
     ("reward", ("--round", "0"), "--round must be 1 or more"),
-    ("ppo", ("--round", "2", "--ptx-coef", "1"), "--round must be 1 or more, and 1 with"),
+    ("reward", ("--round", "2", "--comparisons", "x"), "leave --round out"),
+    ("ppo", ("--round", "2", "--ptx-coef", "1"), "leave --round out"),
+    ("ppo", ("--snapshots", "0"), "--snapshots must be 1 or more"),
     ("ppo", ("--episodes", "100"), "--episodes must be a multiple"),
 ])  # fmt: skip
 def test_a_users_mistake_is_one_sentence_and_exit_code_2(tmp_path, name, flags, says):
@@ -170,6 +180,16 @@ def test_a_users_mistake_is_one_sentence_and_exit_code_2(tmp_path, name, flags, 
     flags = [flag.replace("{tmp}", str(tmp_path)) for flag in flags]
     done = script(name, *flags, out=tmp_path / "out")
     assert done.returncode == 2 and says in done.stderr and "Traceback" not in done.stderr
+
+
+def test_prompts_that_the_labelers_do_not_know_are_refused_before_any_work(chain, tmp_path):
+    own = tmp_path / "own.jsonl"
+    own.write_text(json.dumps({"prompt": "Say hi."}) + "\n")
+    before = (chain[0] / "reward.pt").read_bytes()
+    for flag in ("--prompts", "--valid"):
+        done = script("reward", "--fast", flag, own, out=chain[0])
+        assert done.returncode == 2 and "do not know 'Say hi.'" in done.stderr
+    assert (chain[0] / "reward.pt").read_bytes() == before
 
 
 def test_a_prompt_longer_than_the_context_is_refused_and_nothing_is_lost(chain, tmp_path):

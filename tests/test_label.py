@@ -76,7 +76,9 @@ def test_one_can_quit_go_on_undo_and_skip_without_losing_a_line(session):
     assert [x["prompt"] for x in labels] == ["Say hi.", "Say ha."]
     labels, _ = session("u", "u", "1=2=3", "q")
     assert [x["prompt"] for x in labels] == ["Say hi."] and labels[0]["ranks"] == [1, 1, 1]
-    labels, printed = session("u", "u", "q")
+    labels, _ = session("3 2 1", "s", "u", "q")  # undo takes back the skip, not the label before it
+    assert len(labels) == 2
+    labels, printed = session("u", "u", "u", "q")
     assert labels == [] and "nothing to undo" in printed
 
 
@@ -87,6 +89,15 @@ def test_rankings_are_read_by_the_reward_model_and_demonstrations_by_sft(session
     labels, _ = session("", "Hi there.", "q", source="--prompts")
     assert labels == [{"prompt": "Say hi.", "completion": "Hi there."}]
     assert read_jsonl(tmp_path / "out.jsonl", "prompt", "completion") == labels
+
+
+def test_a_file_of_another_kind_is_refused_and_kept(session, tmp_path, capsys):
+    text = '{"prompt": "a", "chosen": "b", "rejected": "c"}\n'
+    (tmp_path / "out.jsonl").write_text(text)
+    with pytest.raises(SystemExit):
+        session("u", "q")
+    assert (tmp_path / "out.jsonl").read_text() == text
+    assert 'lacks "completions"' in capsys.readouterr().err
 
 
 def test_a_broken_file_of_labels_is_refused_and_kept(session, tmp_path, capsys):

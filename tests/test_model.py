@@ -167,6 +167,15 @@ def test_cached_greedy_sampling_equals_slow_decoding():
     assert any(len(p) + len(r) == CONTEXT for p, r in zip(prompts, endless))
 
 
+@pytest.mark.parametrize("prefix", [[3], [5, 1, 2, 7, 7, 2]])
+def test_prompts_with_a_common_beginning_are_continued_alike(prefix):
+    model = tiny(seed=3)
+    prompts = [prefix + p for p in [[], [1], [4, 4, 9], [1, 2]]] + [prefix + [6] * 9]
+    expected = [slow_greedy(model, p, 8, -1) for p in prompts]
+    assert m.generate(model, prompts, 8, -1, temperature=0) == expected
+    assert m.generate(model, [prefix] * 3, 8, -1, temperature=0) == [expected[0]] * 3
+
+
 def test_samples_respect_max_new_context_eos_and_never_hold_pad():
     model, prompts, eos = tiny(), [*random_prompts(30, 31), [1] * 31], V - 1
     favour(model, eos, 2.0)

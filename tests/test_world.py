@@ -230,3 +230,20 @@ def test_bpe_merges_the_most_frequent_pair_first():
 def test_json_files_are_readable_one_object_a_line():
     for path in sorted((ROOT / "data").rglob("*.jsonl")):
         assert all("prompt" in json.loads(line) for line in path.read_text().splitlines())
+
+
+def test_prompts_about_the_same_have_one_topic():
+    same = ["What color is a lemon?", "Hey idiot. Tell me what color a lemon is.",
+            "Which color does a lemon have? Answer in one word."]  # fmt: skip
+    assert world.topic(same[0]) == world.topic(same[2]) != world.topic("What color is a lime?")
+    assert world.topic(same[1]) == world.topic("I hate you. What color is a lemon?")
+
+
+def test_an_interval_over_topics_is_as_wide_as_the_topics_are_few():
+    hits = [float(i < 50) for i in range(100)]
+    alone = labelers.interval(hits)
+    together = labelers.interval(hits, topics=[i // 10 for i in range(100)])
+    assert alone["value"] == together["value"] == 0.5 and alone["n"] == together["n"] == 100
+    widths = [entry["high"] - entry["low"] for entry in (alone, together)]
+    assert 0.17 < widths[0] < 0.22 and 0.5 < widths[1] < 0.7  # 2 * 1.96 * 0.5 / sqrt(100 or 10)
+    assert labelers.interval(hits, topics=range(100)) == alone
