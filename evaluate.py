@@ -1,6 +1,6 @@
 """InstructGPT against GPT-3: the models side by side on prompts that none of them has seen.
 
-    python evaluate.py                 about 90 s on two CPU cores
+    python evaluate.py                 about 70 s on two CPU cores
     python evaluate.py --prompt "..."  every model's answer to your own prompt
 
 GPT is the base model with the bare prompt; "prompted" is the same model behind a page of examples,

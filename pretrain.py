@@ -1,6 +1,6 @@
 """Step 0: a base language model from random weights (the miniature's GPT-3).
 
-    python pretrain.py                 about 215 s on two CPU cores
+    python pretrain.py                 about 190 s on two CPU cores
 
 Trains a 1 M parameter GPT on the small web corpus, which is made on first use. It learns words,
 facts, and to copy from its context, but not to follow instructions: to a question it answers with
@@ -106,9 +106,7 @@ def main(config: Config) -> dict:
     matrices = [p for p in model.parameters() if p.dim() == 2]
     others = [p for p in model.parameters() if p.dim() != 2]
     groups = [{"params": matrices}, {"params": others, "weight_decay": 0.0}]
-    optimizer = torch.optim.AdamW(
-        groups, lr=config.lr, weight_decay=config.weight_decay, fused=True
-    )
+    optimizer = torch.optim.AdamW(groups, weight_decay=config.weight_decay, fused=True)
     # 3. The loop: one pass after another over the documents until the tokens are used up.
     print(f"{sum(p.numel() for p in model.parameters()):,} parameters, {len(rows):,} documents")
     seen, history, train_start = 0, [], time.time()
@@ -146,8 +144,7 @@ def main(config: Config) -> dict:
                "seconds": time.time() - start}  # fmt: skip
     write_jsonl(Path(config.out) / "pretrain.jsonl", [*history, metrics])
     print(f"held-out loss {loss:.3f} nats per token, {bits:.3f} bits per byte, {speed:,.0f} tok/s")
-    print(f"sample | {prompt}\n{sample}")
-    print(f"wrote {config.out}/base.pt in {metrics['seconds']:.0f} s")
+    print(f"sample | {prompt}\n{sample}\nwrote {config.out}/base.pt in {metrics['seconds']:.0f} s")
     return metrics
 
 

@@ -49,9 +49,8 @@ def read_words() -> tuple[dict[str, list], dict[str, list[str]], dict[str, list[
     return rows_of, columns_of, {name: list(words) for name, words in words_of.items()}
 
 
-TABLES, COLUMNS, SLOTS = (
-    read_words()
-)  # the slot {animal} of a template is a word of the column "animal"
+# The slot {animal} of a template is a word of the column "animal".
+TABLES, COLUMNS, SLOTS = read_words()
 
 
 def tables(names: str) -> list[list]:

@@ -1,5 +1,6 @@
 """The scripts as a user runs them: the whole chain in its one-minute preset, and bad input."""
 
+import importlib
 import itertools
 import json
 import os
@@ -11,7 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from data.files import read_jsonl
+from data.files import read_jsonl, run
 from data.judges import RATES
 from data.tokenizer import Tokenizer
 from evaluate import verdict
@@ -31,7 +32,12 @@ def chain(tmp_path_factory):
     """The folder of a chain in its preset, with a second round, and what each step printed."""
     out = tmp_path_factory.mktemp("chain")
     printed = {}
-    second = [("reward", "--round", 2), ("ppo", "--round", 2), ("ppo", "--ptx-coef", 0.5)]
+    short = ("--iterations", 1, "--value-warmup", 0)
+    second = [
+        ("reward", "--round", 2),
+        ("ppo", "--round", 2, *short),
+        ("ppo", "--ptx-coef", 0.5, *short),
+    ]
     for name, *flags in [*((step,) for step in STEPS[:-1]), *second, STEPS[-1:]]:
         done = script(name, "--fast", *flags, out=out)
         assert done.returncode == 0, done.stderr
@@ -171,15 +177,24 @@ def test_ones_own_files_go_through_every_step(chain, tmp_path):
     ("ppo", ("--snapshots", "0"), "--snapshots must be 1 or more"),
     ("ppo", ("--episodes", "100"), "--episodes must be a multiple"),
 ])  # fmt: skip
-def test_a_users_mistake_is_one_sentence_and_exit_code_2(tmp_path, name, flags, says):
+def test_a_users_mistake_is_one_sentence_and_exit_code_2(tmp_path, capsys, name, flags, says):
     (tmp_path / "empty.jsonl").write_text("")
     (tmp_path / "single.jsonl").write_text('{"text": "a"}\n')
     (tmp_path / "broken.jsonl").write_text('{"text": "a"}\n{"text": \n')
     (tmp_path / "keys.jsonl").write_text('{"txt": "a"}\n')
     (tmp_path / "binary.jsonl").write_bytes(b"\xff\xfe\x00")
     flags = [flag.replace("{tmp}", str(tmp_path)) for flag in flags]
-    done = script(name, *flags, out=tmp_path / "out")
-    assert done.returncode == 2 and says in done.stderr and "Traceback" not in done.stderr
+    step = importlib.import_module(name)
+    with pytest.raises(SystemExit) as error:
+        run(step.Config, step.main, ["--out", str(tmp_path / "out"), *flags])
+    assert error.value.code == 2 and says in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_script_ends_with_a_sentence_and_without_a_traceback(tmp_path):
+    done = script("sft", out=tmp_path)
+    assert done.returncode == 2 and done.stderr.startswith("error: ")
+    assert "run python pretrain.py first" in done.stderr and "Traceback" not in done.stderr
 
 
 def test_prompts_that_the_labelers_do_not_know_are_refused_before_any_work(chain, tmp_path):
