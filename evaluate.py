@@ -169,12 +169,13 @@ def main(config: Config) -> dict:
     out = Path(config.out)
     models = {}
     for name, (file, command) in MODELS.items():
-        if name not in REQUIRED and (out / file).exists():
-            if os.path.getmtime(out / file) < os.path.getmtime(out / "sft.pt"):
-                print(f"left out: {out / file} is older than {out}/sft.pt; run {command} again")
-                continue
-        if name in REQUIRED or (out / file).exists():
-            models[name], _ = load(out / file, command, tokenizer.size, device)
+        path = out / file
+        if name not in REQUIRED and not path.exists():
+            continue
+        if name not in REQUIRED and os.path.getmtime(path) < os.path.getmtime(out / "sft.pt"):
+            print(f"left out: {path} is older than {out}/sft.pt; run {command} again")
+            continue
+        models[name], _ = load(path, command, tokenizer.size, device)
     names = ["gpt", "prompted", *list(models)[1:]]
     reward_model, _ = load(out / "reward.pt", "python reward.py", tokenizer.size, device)
     # 1. The best few-shot format, chosen on validation prompts.

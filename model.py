@@ -322,15 +322,17 @@ def load(path: str | Path, command: str, vocab_size: int, device="cpu"):
     return model.eval(), content
 
 
-def load_round(out: Path, step: str, round: int, vocab_size: int, device="cpu"):
-    """`load` of what step "ppo" or "reward" made in a round: out/ppo.pt, then out/ppo2.pt, ...
+def of_round(name: str, round: int) -> str:
+    """A file's name in a round of steps 2 and 3: ppo, ppo2, ppo3, ..."""
+    return f"{name}{round}" if round > 1 else name
 
-    The policy of round 0 is the SFT model.
-    """
+
+def load_round(out: Path, step: str, round: int, vocab_size: int, device="cpu"):
+    """`load` of what step "ppo" or "reward" made in a round; round 0 is the SFT model."""
     if round == 0:
         return load(out / "sft.pt", "python sft.py", vocab_size, device)
-    flag, number = (f" --round {round}", round) if round > 1 else ("", "")
-    return load(out / f"{step}{number}.pt", f"python {step}.py{flag}", vocab_size, device)
+    command = f"python {step}.py" + (f" --round {round}" if round > 1 else "")
+    return load(out / f"{of_round(step, round)}.pt", command, vocab_size, device)
 
 
 def copy_body(source: GPT, target: GPT) -> GPT:

@@ -39,7 +39,7 @@ from tqdm import tqdm
 from data import make
 from data.files import UserError, option, read_jsonl, run, write_jsonl
 from data.tokenizer import Tokenizer
-from model import generate, join, load_round, pad_rows, pick_device, save
+from model import generate, join, load_round, of_round, pad_rows, pick_device, save
 
 
 @dataclass
@@ -189,7 +189,7 @@ def main(config: Config) -> dict:
     torch.manual_seed(seed)
     rng = random.Random(seed)
     out = Path(config.out)
-    name = f"ppo{config.round}" if config.round > 1 else "ppo_ptx" if config.ptx_coef else "ppo"
+    name = "ppo_ptx" if config.ptx_coef else of_round("ppo", config.round)
     # Five networks: policy, its average, the frozen reference, the reward model, the value network.
     policy, _ = load_round(out, "ppo", config.round - 1, tokenizer.size, device)
     reference, _ = load_round(out, "ppo", 0, tokenizer.size, device)

@@ -37,7 +37,17 @@ from data.files import UserError, option, read_jsonl, run, write_jsonl
 from data.labelers import LABELERS, agreement, concordance, interval, ranks_of, report
 from data.tokenizer import Tokenizer
 from data.world import parse
-from model import ScalarGPT, copy_body, generate, join, load, load_round, pick_device, save
+from model import (
+    ScalarGPT,
+    copy_body,
+    generate,
+    join,
+    load,
+    load_round,
+    of_round,
+    pick_device,
+    save,
+)
 from sft import cosine
 
 
@@ -143,7 +153,7 @@ def main(config: Config) -> dict:
     if config.comparisons and config.round > 1:
         raise UserError("--comparisons has all that is to be learned: leave --round out")
     device, tokenizer = pick_device(config.device), Tokenizer()
-    seed, number = config.seed + 1000 * (config.round - 1), config.round if config.round > 1 else ""
+    seed, name = config.seed + 1000 * (config.round - 1), of_round("reward", config.round)
     torch.manual_seed(seed)
     rng = random.Random(seed)
     out = Path(config.out)
@@ -172,10 +182,10 @@ def main(config: Config) -> dict:
                 comparisons.append(
                     {"prompt": prompt, "completions": texts, "ranks": ranks, "labeler": labeler}
                 )
-        write_jsonl(out / f"comparisons{number}.jsonl", comparisons)
+        write_jsonl(out / f"{of_round('comparisons', config.round)}.jsonl", comparisons)
         metrics["agreement"] = agreement(comparisons, config.seed)
-        for earlier in ["", *range(2, config.round)][: config.round - 1]:
-            file = out / f"comparisons{earlier}.jsonl"
+        for earlier in range(1, config.round):
+            file = out / f"{of_round('comparisons', earlier)}.jsonl"
             comparisons += read_jsonl(file, "prompt", "completions", "ranks")
         # Four responses each to prompts that the reward model is not trained on.
         texts = sample_responses(newest, tokenizer, valid, [4] * len(valid), config.max_new)
@@ -243,7 +253,7 @@ def main(config: Config) -> dict:
     flat = [(c["prompt"], t) for c in some for t in c["completions"]]
     samples = torch.tensor(score_texts(model, tokenizer, *map(list, zip(*flat))))
     save(
-        out / f"reward{number}.pt",
+        out / f"{name}.pt",
         model,
         floor=samples.quantile(0.01).item(),
         spread=samples.std().item(),
@@ -266,12 +276,12 @@ def main(config: Config) -> dict:
             [c["prompt"] for c in held], [c["completions"] for c in held], scores, config.seed
         )
     metrics["seconds"] = time.time() - start
-    write_jsonl(out / f"reward{number}.jsonl", [*history, metrics])
-    for name, value in metrics.items():
+    write_jsonl(out / f"{name}.jsonl", [*history, metrics])
+    for metric, value in metrics.items():
         entry = value if isinstance(value, dict) else {"value": value}
         form = "{value:.3f} [{low:.3f}, {high:.3f}] n {n}" if len(entry) > 1 else "{value:.3f}"
-        print(f"{name:20} " + form.format(**entry))
-    print(f"wrote {out}/reward{number}.pt in {metrics['seconds']:.0f} s")
+        print(f"{metric:20} " + form.format(**entry))
+    print(f"wrote {out}/{name}.pt in {metrics['seconds']:.0f} s")
     return metrics
 
 
