@@ -3,9 +3,13 @@
 import random
 
 import pytest
+import torch
 
 from data import judges, make, world
 from data.files import read_jsonl
+from data.tokenizer import Tokenizer
+from evaluate import taxes
+from model import GPT, GPTConfig
 
 WHO = "David has a brown map. Who has the map?"
 NONE = "It was a sunny day. Emma has a white pen. What does Dora have?"
@@ -78,6 +82,23 @@ def test_right_answers_pass_every_judge_on_every_probe():
         for prompt in prompts:
             answer = world.answer(world.parse(prompt), rng)
             assert rate.judge(prompt, answer) == best.get(metric, 1), (metric, prompt, answer)
+
+
+def test_the_cloze_counts_where_the_storys_own_way_is_the_most_probable():
+    torch.manual_seed(0)
+    tokenizer, n = Tokenizer(), 30
+    model = GPT(GPTConfig(tokenizer.size, layers=1, heads=2, width=16)).eval()
+    closed = [r["prompt"] for r in read_jsonl("data/probes/closed_qa.jsonl", "prompt")][:n]
+    expected = []
+    for record in read_jsonl("data/probes/tax_cloze.jsonl", "completions")[:n]:
+        page, sums = tokenizer.open_document(record["prompt"]), []
+        for text in record["completions"]:
+            way = tokenizer.open_document(text)
+            logp = model(torch.tensor([page + way]))[0].log_softmax(dim=-1)
+            sums.append(sum(logp[len(page) + i - 1, token].item() for i, token in enumerate(way)))
+        expected.append(float(sums[0] == max(sums)))
+    assert 0 < sum(expected) < n
+    assert taxes(model, tokenizer, closed, n, 2)["tax_cloze"] == expected
 
 
 def test_the_webs_skills_are_probed_on_pages_that_the_web_does_not_have():
