@@ -135,6 +135,18 @@ class GPT(nn.Module):
             x = block(x, positions, None if cache is None else cache[i])
         return self.ln_f(x)
 
+    def hidden_of_rows(self, tokens, parts: int = 4):
+        """`hidden` of padded rows, in parts from short to long: padding is hardly computed.
+
+        tokens (B,T) -> (B,T,C), 0 behind a row's part.
+        """
+        lengths, order = (tokens != self.config.vocab_size).sum(dim=1).sort()
+        hidden = []
+        for rows, widths in zip(order.chunk(parts), lengths.chunk(parts)):
+            short = self.hidden(tokens[rows, : widths[-1]])
+            hidden.append(F.pad(short, (0, 0, 0, tokens.shape[1] - short.shape[1])))
+        return torch.cat(hidden)[order.argsort()]
+
     def head(self, hidden):
         """(...,C) -> logits (...,V), with the token embedding's own weights."""
         return hidden @ self.wte.weight[: self.config.vocab_size].T
@@ -150,7 +162,7 @@ class GPT(nn.Module):
         """
         assert tokens.shape == mask.shape, f"tokens {tokens.shape} but mask {mask.shape}"
         chosen = mask[:, 1:] > 0
-        logits = self.head(self.hidden(tokens)[:, :-1][chosen])  # (N,V)
+        logits = self.head(self.hidden_of_rows(tokens)[:, :-1][chosen])  # (N,V)
         logp = -F.cross_entropy(logits, tokens[:, 1:][chosen], reduction="none")  # (N,)
         return torch.zeros(mask.shape, device=mask.device).masked_scatter(
             F.pad(chosen, (1, 0)), logp
@@ -176,11 +188,11 @@ class ScalarGPT(GPT):
     def score(self, tokens, mask):
         """The reward of each row, read at its last response token: (B,T), (B,T) -> (B,)."""
         last = (mask * torch.arange(mask.shape[1], device=mask.device)).argmax(dim=1)
-        return self.scalar(self.hidden(tokens)[torch.arange(len(last)), last]).squeeze(-1)
+        return self.scalar(self.hidden_of_rows(tokens)[torch.arange(len(last)), last]).squeeze(-1)
 
     def values(self, tokens, mask):
         """The value of each masked token, read one position before it: -> (B,T), else 0."""
-        return F.pad(self(tokens)[:, :-1], (1, 0)) * mask
+        return F.pad(self.scalar(self.hidden_of_rows(tokens)).squeeze(-1)[:, :-1], (1, 0)) * mask
 
 
 # -------------------------------------------------------------------------------------- batches

@@ -1,6 +1,6 @@
 """Step 2: comparisons and the reward model (InstructGPT, sections 3.4-3.5, equation 1).
 
-    python reward.py                   about 120 s on two CPU cores
+    python reward.py                   about 160 s on two CPU cores
     python reward.py --round 2         after ppo.py: samples from its policy, learns from all
 
 Samples K = 4..9 responses per prompt from the current policy, has a labeler rank them, and trains
@@ -59,7 +59,7 @@ class Config:
     comparisons: str = option("", "your own JSONL: completions and ranks, or chosen and rejected")
     policies: str = option("", "checkpoints to sample from, comma-separated (default: the newest)")
     round: int = option(1, "from 2 on: the policy of the round before, all comparisons so far")
-    count: int = option(4600, "prompts to use")
+    count: int = option(7000, "prompts to use")
     k_min: int = option(4, "fewest responses per prompt")
     k_max: int = option(9, "most responses per prompt")
     max_new: int = option(64, "longest response in tokens")

@@ -89,10 +89,11 @@ def items(sentence: str) -> list[str]:
 
 
 def read_list(request: Request, sentence: str) -> float:
-    """The share of a list's items that belong there; a repeated item does not."""
+    """The share of a list's items that belong there; 0 if one is said twice."""
     words = items(sentence)
-    right = set(words) & set(request.task.members(request.slots))
-    return len(right) / len(words) if sentence == world.join_list(words) else 0.0
+    if len(set(words)) < len(words) or sentence != world.join_list(words):
+        return 0.0
+    return len(set(words) & set(request.task.members(request.slots))) / len(words)
 
 
 def read_text(request: Request, content: list[str]) -> float:

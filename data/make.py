@@ -22,7 +22,7 @@ SEED = 1
 VOCABULARY = 1408  # ranks, of them 256 bytes
 PRIMER = 0.1  # the share of documents at the beginning that are mostly echoes
 DEMONSTRATIONS, CARELESS = 1800, 0.5  # and the share of them by careless contractors
-PROMPTS = {"prompts_reward": 5000, "prompts_ppo": 8000}
+PROMPTS = {"prompts_reward": 10000, "prompts_ppo": 8000}
 TESTS = 1200  # prompts each of test and test_phrasing; valid and test_entity have half
 PROBES = 400
 
@@ -89,8 +89,9 @@ def counted(rng) -> str:
     """Numbers, and lists that say how long they are."""
     kind = rng.randrange(3)
     if kind == 0:
-        pairs = [sorted(rng.sample(range(10), 2)) for _ in range(3)]
-        return " ".join(f"{NUMBERS[b]} is more than {NUMBERS[a]}." for a, b in pairs)
+        pairs = [rng.sample(NUMBERS, 2) for _ in range(3)]
+        larger = [max(pair, key=NUMBERS.index) for pair in pairs]
+        return " ".join(f"{a} or {b}? {c} is more." for (a, b), c in zip(pairs, larger))
     if kind == 1:
         lines = [(category, rng.sample(words, rng.randint(2, 5)))
                  for category, words in rng.sample(list(world.CATEGORIES.items()), 2)]  # fmt: skip
@@ -174,7 +175,7 @@ def rude_page(rng) -> str:
     return " ".join(rng.sample(world.RUDE + world.INSULTS, rng.randint(2, 4)))
 
 
-MIXTURE = [(titled, 10.0), (echo, 2.4), (counted, 3.6), (foreign, 2.0), (quiz, 10.0), (forum, 12.0),
+MIXTURE = [(titled, 10.0), (echo, 2.4), (counted, 6.0), (foreign, 2.0), (quiz, 10.0), (forum, 12.0),
            (answers_page, 16.0), (rude_page, 1.0)]  # fmt: skip
 for heading, *lines in world.paragraphs("web.txt"):
     kind, weight, *table = heading.split()

@@ -237,7 +237,7 @@ PHRASINGS = [(task, phrasing) for task in TASKS for phrasing in task.phrasings +
 USES = list(dict.fromkeys(task.use for task in TASKS))
 TEXT = ("mention", "avoid", "count")  # the constraints on a text
 CONSTRAINED = dict(  # how many of the prompts of a use carry a constraint
-    generation=0.35, open_qa=0.25, brainstorming=0.3, chat=0.3, other=0.2, closed_qa=0.2
+    generation=0.35, open_qa=0.25, brainstorming=0.3, chat=0.5, other=0.2, closed_qa=0.2
 )
 TWO = 0.15  # of the constrained texts carry a second constraint
 

@@ -132,6 +132,21 @@ def test_values_are_read_before_their_token_and_masked():
     torch.testing.assert_close(model.values(tokens, mask)[1], values[1], **CLOSE)
 
 
+@pytest.mark.parametrize("parts", [1, 2, 3, 9])
+def test_rows_in_parts_give_the_same_outputs_and_gradients(parts):
+    tokens, _ = m.join([[1], [2, 3], [4], [5], [6] * 9], [[7] * 5, [8], [9] * 11, [1, 2], [3]],
+                       PAD, 32)  # fmt: skip
+    real, gradients = (tokens != PAD)[:, :, None], []
+    for whole in (True, False):
+        model = tiny()
+        hidden = model.hidden(tokens) if whole else model.hidden_of_rows(tokens, parts)
+        assert hidden.shape == (5, 12, 16)
+        ((hidden * real) ** 2 * torch.arange(1, 6)[:, None, None]).sum().backward()
+        grads = [p.grad for p in model.parameters() if p.grad is not None]
+        gradients.append((hidden * real, grads))
+    torch.testing.assert_close(gradients[0], gradients[1], rtol=1e-4, atol=1e-4)
+
+
 def test_copy_body_copies_all_but_the_scalar_head():
     policy, scalar = tiny(seed=1), tiny(m.ScalarGPT, seed=2)
     head = scalar.scalar.weight.clone()

@@ -75,6 +75,9 @@ def is_same_question(one: world.Request, two: world.Request) -> bool:
     """Whether an answer to one may be a right answer to the other."""
     if one.task.members and two.task.members:
         return bool(set(one.task.members(one.slots)) & set(two.task.members(two.slots)))
+    for a, b in ((one, two), (two, one)):
+        if a.task.members and b.task.truth:  # "List two places." and "What is the home of a crab?"
+            return bool(set(a.task.members(a.slots)) & set(b.task.truth(b.slots).values()))
     if one.task.stages or two.task.stages:
         asked = [{k: v for k, v in r.slots.items() if world.topical(k)} for r in (one, two)]
         return one.task is two.task and asked[0] == asked[1]
@@ -100,7 +103,7 @@ COW = "Tell me a story about Anna and a cow."
     ("What color is a lemon? Answer in one word.", "yellow.", {"done": 1, "kept": 1}),
     ("List three colors.", "red, blue and green.", {"done": 1, "kept": 1}),
     ("List three colors.", "red and blue.", {"done": 1, "kept": 0}),
-    ("List three colors.", "red, red and blue.", {"done": 2 / 3}),
+    ("List three colors.", "red, red and blue.", {"done": 0, "kept": 1}),
     ("List three colors.", "red, cat and blue.", {"done": 2 / 3}),
     (COW,
      "Anna had a small cow. It was a sunny day. From then on they were friends.",

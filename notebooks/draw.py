@@ -1,0 +1,223 @@
+"""Draws every table and picture of the README from notebooks/published/: python notebooks/draw.py
+
+Tables are written into README.md between their marks, pictures beside the figures they show.
+"""
+
+import json
+import math
+import re
+from pathlib import Path
+
+import matplotlib.pyplot as plt
+import numpy as np
+
+ROOT = Path(__file__).resolve().parent.parent
+RESULTS = ROOT / "notebooks" / "published"
+SEEDS = (0, 1, 2)
+MODELS = {"gpt": "GPT", "prompted": "GPT prompted", "sft": "SFT", "ppo": "PPO"}
+GOLD = {
+    "gold": "gold reward, test prompts",
+    "gold_generation": "… of them generation",
+    "gold_phrasing": "gold, phrasings never seen",
+    "gold_entity": "gold, names and things that steps 1 to 3 never met",
+    "swapped": "text swapped: the answer follows",
+}
+CLAIMS = {  # what is measured, and the paper's figure
+    "constraint": ("on the subject, with every constraint kept", "up"),
+    "constraint_two": ("… of two constraints", "–"),
+    "hallucination": ("closed domain: says what the text does not", ".41 → .21 (ptx)"),
+    "unanswerable": ("… not in the text: says so", "–"),
+    "answered": ("… in the text: answered right", "–"),
+    "truthful": ("popular beliefs: nothing false", ".28 → .76"),
+    "truthful_informative": ("… and a right answer", ".25 → .75"),
+    "toxic_basic": ("provoked: rude", ".23 → .23"),
+    "toxic_respectful": ("… asked to be respectful", ".23 → .21"),
+    "toxic_biased": ("… asked to be rude", ".29 → .43"),
+    "false_premise": ("false premise accepted", "–"),
+    "hedging": ("plain question hedged", "–"),
+    "tax_lomi": ("web skill: translation", "down"),
+    "tax_reading": ("web skill: reading", "down"),
+    "tax_cloze": ("web skill: story cloze", "down"),
+}
+LABELERS = {
+    "agreement": "two labelers agree",
+    "rm_own": "against labelers it learned from",
+    "rm_heldout": "against other labelers",
+    "rm_ceiling": "what gold itself reaches on their labels",
+    "rm_clear": "pairs half of gold's range apart",
+}
+BLUE, ORANGE, GRAY, GREEN = "#0072b2", "#e69f00", "#777777", "#009e73"  # told apart by everybody
+
+
+def part(name: str) -> dict:
+    file = RESULTS / f"{name}.json"
+    return json.loads(file.read_text()) if file.exists() else {}
+
+
+def cell(entry: dict | None) -> str:
+    return f"{entry['value']:.2f} [{entry['low']:.2f}, {entry['high']:.2f}]" if entry else "–"
+
+
+def table(*rows: list) -> str:
+    lines = ["| " + " | ".join(map(str, row)) + " |" for row in rows]
+    return "\n".join([lines[0], "|" + "---|" * len(rows[0]), *lines[1:]])
+
+
+def tables() -> dict[str, str]:
+    """The README's tables: name -> Markdown."""
+    seeds = [part(f"seed{seed}") for seed in SEEDS]
+    first = seeds[0]["models"]
+
+    def rows(labels: dict) -> list[list]:
+        return [[label, first["ppo"][metric]["n"],
+                 *(cell(first[name].get(metric)) for name in MODELS)]
+                for metric, label in labels.items()]  # fmt: skip
+
+    def names(pair: str) -> str:
+        return " to ".join(MODELS[name] for name in pair.split("/"))
+
+    claims = rows({metric: label for metric, (label, _) in CLAIMS.items()})
+    wins = seeds[0]["wins"].items()
+    lines = []
+    for seed, result in zip(SEEDS, seeds):
+        models, against = result["models"], result["wins"]["ppo/sft"]
+        seconds = result["step_seconds"]
+        lines.append([
+            seed,
+            *(", ".join(f"{models[name][metric]['value']:.2f}" for name in MODELS)
+              for metric in ("gold", "gold_phrasing")),
+            f"{models['ppo']['swapped']['value']:.2f}", cell(against), f"{against['gold']:.2f}",
+            cell(result["wins"]["ppo/prompted"]), f"{result['kl']:.1f}",
+            f"{sum(seconds.values()):.0f} s",
+        ])  # fmt: skip
+    return {
+        "models": table(["0 to 1, mean [95 % interval]", "n", *MODELS.values()], *rows(GOLD)),
+        "wins": table(["preferred by held-out labelers, ties apart", "untied", "share", "by gold"],
+                      *([names(pair), e["n"], cell(e), f"{e['gold']:.2f}"] for pair, e in wins)),
+        "labelers": table(["the reward model, on prompts it was not trained on", "pairs",
+                           "accuracy"],
+                          *([label, seeds[0]["labelers"][name]["n"],
+                             cell(seeds[0]["labelers"][name])]
+                            for name, label in LABELERS.items())),
+        "claims": table(["share of answers", "n", *MODELS.values(), "the paper"],
+                        *(row + [paper] for row, (_, paper) in zip(claims, CLAIMS.values()))),
+        "seeds": table(["seed", "gold: GPT, prompted, SFT, PPO", "phrasings never seen",
+                        "swapped, PPO", "PPO preferred to SFT", "by gold",
+                        "PPO preferred to prompted", "KL to SFT", "time"], *lines),
+    }  # fmt: skip
+
+
+def values(results: list[dict], *keys: str) -> list[float]:
+    """One entry of every seed's results."""
+    found = []
+    for result in results:
+        for key in keys:
+            result = result[key]
+        found.append(result["value"])
+    return found
+
+
+def picture(name: str, columns: int = 1):
+    figure, axes = plt.subplots(1, columns, figsize=(4.4 * columns, 3.4), layout="constrained")
+    for axis in np.atleast_1d(axes):
+        axis.spines[["top", "right"]].set_visible(False)
+    return figure, axes, RESULTS / f"{name}.png"
+
+
+def draw_wins() -> None:
+    """How often each model is preferred to SFT, as in the paper's Figure 1."""
+    results = [part(f"rounds{seed}") or part(f"seed{seed}") for seed in SEEDS]
+    figure, axis, file = picture("wins")
+    shown = {
+        "GPT": "sft/gpt",
+        "prompted": "sft/prompted",
+        "PPO": "ppo/sft",
+        "PPO-ptx": "ppo_ptx/sft",
+        "round 2": "round2/sft",
+        "round 3": "round3/sft",
+    }
+    shown = {label: pair for label, pair in shown.items() if pair in results[0]["wins"]}
+    for x, pair in enumerate(shown.values()):
+        rates = np.array(values(results, "wins", pair))
+        rates = 1 - rates if pair.startswith("sft/") else rates
+        axis.bar(x, rates.mean(), color=GRAY if pair.startswith("sft/") else BLUE, width=0.65)
+        axis.plot([x] * len(rates), rates, "o", color="black", markersize=3)
+    axis.axhline(0.5, color="black", linewidth=0.8, linestyle="--")
+    axis.set_xticks(range(len(shown)), shown, fontsize=8)
+    axis.set_ylim(0, 1)
+    axis.set_ylabel("preferred to SFT by held-out labelers")
+    axis.set_title("PPO is preferred to SFT, and SFT to GPT", fontsize=10)
+    figure.savefig(file, dpi=150)
+
+
+def draw_rounds() -> None:
+    """Gold after each round, beside comparisons that are all from the SFT model."""
+    figure, axis, file = picture("rounds")
+    kinds = (("rounds", "from the newest policy", BLUE), ("control", "all from SFT", ORANGE))
+    for kind, label, color in kinds:
+        results = [part(f"{kind}{seed}") for seed in SEEDS]
+        curves = np.array([values(results, "models", name, "gold")
+                           for name in ("sft", "ppo", "round2", "round3")])  # fmt: skip
+        axis.plot(range(4), curves, color=color, alpha=0.3, linewidth=1)
+        axis.plot(range(4), curves.mean(axis=1), "o-", color=color, label=label)
+    axis.set_xticks(range(4), ["SFT", "round 1", "round 2", "round 3"])
+    axis.set_ylabel("gold, test prompts")
+    axis.set_title("Comparisons of the newest policy, round by round", fontsize=10)
+    axis.legend(frameon=False, fontsize=8)
+    figure.savefig(file, dpi=150)
+
+
+def draw_tax() -> None:
+    """The skills of the web before and after, by the coefficient of the pretraining gradient."""
+    figure, axis, file = picture("tax")
+    rounds, others = [[part(f"{kind}{seed}") for seed in SEEDS] for kind in ("rounds", "ptx")]
+    coefs = sorted(others[0], key=float)
+    for skill, color in (("lomi", BLUE), ("reading", ORANGE), ("cloze", GREEN)):
+        metric, marks = f"tax_{skill}", {}
+        for name, label in (("gpt", "GPT"), ("sft", "SFT"), ("ppo", "PPO")):
+            marks[label] = values(rounds, "models", name, metric)
+        marks[f"ptx {coefs[0]}"] = values(others, coefs[0], metric)
+        marks["ptx 0.5"] = values(rounds, "models", "ppo_ptx", metric)
+        marks[f"ptx {coefs[1]}"] = values(others, coefs[1], metric)
+        label = {"lomi": "translation", "reading": "reading", "cloze": "story cloze"}[skill]
+        axis.plot(range(6), [np.mean(v) for v in marks.values()], "o-", color=color, label=label)
+        for x, seeds in enumerate(marks.values()):
+            axis.plot([x] * len(seeds), seeds, ".", color=color, alpha=0.4)
+    axis.set_xticks(range(6), marks, fontsize=8)
+    axis.set_ylabel("share right")
+    axis.set_title("What alignment costs, and PPO-ptx restores", fontsize=10)
+    axis.legend(frameon=False, fontsize=8)
+    figure.savefig(file, dpi=150)
+
+
+def draw_optimum() -> None:
+    """The reward model's score and gold against the square root of KL."""
+    results = part("optimum")
+    figure, axes, file = picture("optimum", columns=2)
+    for axis, (count, curves) in zip(axes, sorted(results.items(), key=lambda x: int(x[0]))):
+        second = axis.twinx()
+        betas = [name for name in curves if name.startswith("beta")]
+        for name, color in zip([*betas, "best_of_n"], (BLUE, ORANGE, GREEN, GRAY)):
+            points = [{"kl": 0.0, **curves["start"]}, *curves[name]]
+            distance = [math.sqrt(max(0.0, point["kl"])) for point in points]
+            label = name.replace("_", " ").replace("beta", "PPO, beta")
+            axis.plot(distance, [p["gold"] for p in points], color=color, label=label)
+            second.plot(distance, [p["score"] for p in points], color=color, linestyle=":")
+        axis.set_xlabel("square root of KL to SFT, in nats")
+        axis.set_ylabel("gold (lines)")
+        second.set_ylabel("reward model's score (dots)")
+        axis.set_title(f"reward model of {count} comparisons", fontsize=10)
+    axes[0].legend(frameon=False, fontsize=8)
+    figure.savefig(file, dpi=150)
+
+
+if __name__ == "__main__":
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    for name, text in tables().items():
+        marks = rf"(<!-- table {name} -->\n).*?(\n<!-- end -->)"
+        readme = re.sub(marks, lambda m: m[1] + text + m[2], readme, flags=re.DOTALL)
+    (ROOT / "README.md").write_text(readme, encoding="utf-8")
+    for needs, draw in ((["seed0"], draw_wins), (["rounds0", "control0"], draw_rounds),
+                        (["rounds0", "ptx0"], draw_tax), (["optimum"], draw_optimum)):  # fmt: skip
+        if all(part(name) for name in needs):
+            draw()
