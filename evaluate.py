@@ -25,10 +25,11 @@ import torch
 from tqdm import tqdm
 
 from data import judges, world
+from data.checkpoints import load, pick_device
 from data.files import option, read_jsonl, run, write_text
 from data.labelers import LABELERS, agreement, gold, interval, rate, report, sentences_of
 from data.tokenizer import Tokenizer
-from model import generate, join, load, pick_device
+from model import generate, join
 from reward import sample_responses, score_texts
 
 

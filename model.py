@@ -1,10 +1,10 @@
-"""The GPT, its scalar-headed sibling, sampling, and checkpoints: all that the steps share.
+"""The GPT, its scalar-headed sibling, and sampling: what all steps share.
 
 The architecture is GPT-2's (Radford et al. 2019): learned positions, pre-LayerNorm blocks, tanh
-GELU, biases everywhere, the output head tied to the token embedding. The start of the weights is
-not: GPT-2's standard deviation of 0.02 suits its width of 768, and a small model with random
-attention takes millions of tokens to find out how to copy from its context. Here the standard
-deviation is 1/sqrt(width), positions start as sinusoids, and queries as keys (see `GPT`).
+GELU, biases everywhere, the output head tied to the token embedding; there is no dropout. The
+start of the weights is not: GPT-2's standard deviation of 0.02 suits its width of 768, and a small
+model with random attention takes millions of tokens to find out how to copy from its context. Here
+it is 1/sqrt(width), positions start as sinusoids, and queries as keys (see `GPT`).
 
 Dimension key: B batch, T tokens, C width, H heads, D = C / H, V vocabulary, L layers, M cache.
 
@@ -19,8 +19,7 @@ PAD is one row more in the embedding than the head has outputs: it can be read b
 
 import math
 import os
-from dataclasses import asdict, dataclass
-from pathlib import Path
+from dataclasses import dataclass
 
 import torch
 import torch.nn as nn
@@ -37,7 +36,6 @@ class GPTConfig:
     layers: int = 4
     heads: int = 4
     width: int = 128
-    dropout: float = 0.0
 
 
 class Attention(nn.Module):
@@ -48,7 +46,6 @@ class Attention(nn.Module):
         self.heads = config.heads
         self.qkv = nn.Linear(config.width, 3 * config.width)
         self.proj = nn.Linear(config.width, config.width)
-        self.dropout = nn.Dropout(config.dropout)
 
     def forward(self, x, positions=None, cache=None):
         B, T, C = x.shape
@@ -68,8 +65,8 @@ class Attention(nn.Module):
         scores = q @ k.transpose(-2, -1) / math.sqrt(q.shape[-1])
         weights = scores.masked_fill(~visible, -torch.inf).softmax(dim=-1)
         # (B,H,T,M) @ (B,H,M,D) -> (B,H,T,D) -> (B,T,C)
-        y = (self.dropout(weights) @ v).transpose(1, 2).reshape(B, T, C)
-        return self.dropout(self.proj(y))
+        y = (weights @ v).transpose(1, 2).reshape(B, T, C)
+        return self.proj(y)
 
 
 class Block(nn.Module):
@@ -80,11 +77,10 @@ class Block(nn.Module):
         self.ln_2 = nn.LayerNorm(config.width)
         self.up = nn.Linear(config.width, 4 * config.width)
         self.down = nn.Linear(4 * config.width, config.width)
-        self.dropout = nn.Dropout(config.dropout)
 
     def forward(self, x, positions=None, cache=None):
         x = x + self.attention(self.ln_1(x), positions, cache)
-        return x + self.dropout(self.down(F.gelu(self.up(self.ln_2(x)), approximate="tanh")))
+        return x + self.down(F.gelu(self.up(self.ln_2(x)), approximate="tanh"))
 
 
 def sinusoids(context: int, width: int):
@@ -105,7 +101,6 @@ class GPT(nn.Module):
         self.config = config
         self.wte = nn.Embedding(config.vocab_size + 1, config.width)  # the last row is PAD
         self.wpe = nn.Embedding(config.context, config.width)
-        self.dropout = nn.Dropout(config.dropout)
         self.blocks = nn.ModuleList(Block(config) for _ in range(config.layers))
         self.ln_f = nn.LayerNorm(config.width)
         for name, p in self.named_parameters():
@@ -130,7 +125,7 @@ class GPT(nn.Module):
         """tokens (B,T) -> the last LayerNorm's output (B,T,C)."""
         if positions is None:
             positions = torch.arange(tokens.shape[1], device=tokens.device)
-        x = self.dropout(self.wte(tokens) + self.wpe(positions))
+        x = self.wte(tokens) + self.wpe(positions)
         for i, block in enumerate(self.blocks):
             x = block(x, positions, None if cache is None else cache[i])
         return self.ln_f(x)
@@ -195,6 +190,12 @@ class ScalarGPT(GPT):
         return F.pad(self.scalar(self.hidden_of_rows(tokens)).squeeze(-1)[:, :-1], (1, 0)) * mask
 
 
+def copy_body(source: GPT, target: GPT) -> GPT:
+    """Copies all weights that both have: a reward model starts as the policy's body."""
+    target.load_state_dict({**target.state_dict(), **source.state_dict()}, strict=False)
+    return target
+
+
 # -------------------------------------------------------------------------------------- batches
 def pad_rows(rows: list[list[int]], pad: int, device="cpu"):
     """Rows of unequal length -> (B,T) int64, padded on the right."""
@@ -231,7 +232,7 @@ def generate(model: GPT, prompts: list[list[int]], max_new: int, eos: int, tempe
 
     The prompts may have unequal lengths. Every row keeps its own positions in one preallocated
     cache, so nothing is padded on the left; rows that are done are dropped now and then.
-    temperature 0 takes the most likely token. There is no top-k or top-p. Dropout must be off.
+    temperature 0 takes the most likely token. There is no top-k or top-p.
     Raises UserError when a prompt leaves no room for a response in the context.
     """
     config, device = model.config, model.wte.weight.device
@@ -286,68 +287,3 @@ def generate(model: GPT, prompts: list[list[int]], max_new: int, eos: int, tempe
         row = row[: config.context - len(prompt)]
         responses.append(row[: row.index(eos) + 1] if eos in row else row)
     return responses
-
-
-# ---------------------------------------------------------------------------------- checkpoints
-def pick_device(name: str) -> str:
-    """The device of this name, "auto" the GPU where there is one; UserError if it is not there."""
-    if name == "auto":
-        return "cuda" if torch.cuda.is_available() else "cpu"
-    try:
-        torch.zeros(1, device=name)
-    except (RuntimeError, AssertionError):
-        raise UserError(f"the device {name} is not available here: use --device cpu") from None
-    return name
-
-
-def save(path: str | Path, model: GPT, **extra) -> None:
-    """Writes weights, architecture and `extra` (plain values) whole or not at all."""
-    path = Path(path)
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_name(path.name + ".tmp")
-        torch.save(
-            {"class": type(model).__name__, "config": asdict(model.config),
-             "weights": model.state_dict(), **extra}, temporary)  # fmt: skip
-        os.replace(temporary, path)
-    except (OSError, RuntimeError) as error:
-        raise UserError(f"{path} cannot be written: {error}") from None
-
-
-def load(path: str | Path, command: str, vocab_size: int, device="cpu"):
-    """Reads what `save` wrote: (model in eval mode, the extra values).
-
-    `command` is what makes the file, for the message when it is missing. Raises UserError for a
-    missing, damaged or foreign file, or one made with a vocabulary of another size.
-    """
-    if not Path(path).exists():
-        raise UserError(f"{path} is missing: run {command} first")
-    try:
-        content = torch.load(path, map_location=device, weights_only=True)
-        kind = {"GPT": GPT, "ScalarGPT": ScalarGPT}[content.pop("class")]
-        model = kind(GPTConfig(**content.pop("config"))).to(device)
-        model.load_state_dict(content.pop("weights"))
-    except Exception:  # a damaged file can fail in any way: torch, zipfile and pickle differ
-        raise UserError(f"{path} is damaged or not a checkpoint of this project") from None
-    if model.config.vocab_size != vocab_size:
-        raise UserError(f"{path} was made with another vocabulary: run {command} again")
-    return model.eval(), content
-
-
-def of_round(name: str, round: int) -> str:
-    """A file's name in a round of steps 2 and 3: ppo, ppo2, ppo3, ..."""
-    return f"{name}{round}" if round > 1 else name
-
-
-def load_round(out: Path, step: str, round: int, vocab_size: int, device="cpu"):
-    """`load` of what step "ppo" or "reward" made in a round; round 0 is the SFT model."""
-    if round == 0:
-        return load(out / "sft.pt", "python sft.py", vocab_size, device)
-    command = f"python {step}.py" + (f" --round {round}" if round > 1 else "")
-    return load(out / f"{of_round(step, round)}.pt", command, vocab_size, device)
-
-
-def copy_body(source: GPT, target: GPT) -> GPT:
-    """Copies all weights that both have: a reward model starts as the policy's body."""
-    target.load_state_dict({**target.state_dict(), **source.state_dict()}, strict=False)
-    return target

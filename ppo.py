@@ -37,9 +37,10 @@ import torch
 from tqdm import tqdm
 
 from data import make
+from data.checkpoints import Progress, load_round, of_round, pick_device, save
 from data.files import UserError, option, read_jsonl, run, write_jsonl
 from data.tokenizer import Tokenizer
-from model import generate, join, load_round, of_round, pad_rows, pick_device, save
+from model import generate, join, pad_rows
 
 
 @dataclass
@@ -67,6 +68,7 @@ class Config:
     out: str = option("out", "folder of checkpoints and metrics")
     device: str = option("auto", "auto, cpu, cuda, mps")
     seed: int = option(0, "of prompts and sampling")
+    resume: bool = option(False, "go on with a run that was stopped")
     FAST = {"iterations": 2, "episodes": 64, "value_warmup": 1, "warmup": 1, "log": 1}
 
 
@@ -202,19 +204,24 @@ def main(config: Config) -> dict:
     web = []  # rows of the small web, for PPO-ptx
     if config.ptx_coef:
         web = [tokenizer.document(text)[:128] for text in make.corpus(8000)]
-    history, order = [], []
-    for iteration in tqdm(
-        range(-config.value_warmup, config.iterations), "ppo", leave=False, disable=None
-    ):
-        # 1. Prompts in random order, so that every batch mixes all kinds.
+    # 1. Prompts in random order, so that every batch mixes all kinds.
+    batches, order = [], []
+    for _ in range(config.value_warmup + config.iterations):
         if len(order) < config.episodes:
-            order = rng.sample(range(len(prompts)), len(prompts))
-        chosen, order = order[: config.episodes], order[config.episodes :]
-        if len(chosen) < config.episodes:
-            chosen += rng.choices(range(len(prompts)), k=config.episodes - len(chosen))
+            order = rng.sample(prompts, len(prompts))
+        more = rng.choices(prompts, k=max(0, config.episodes - len(order)))
+        batches.append(order[: config.episodes] + more)
+        order = order[config.episodes :]
+    progress = Progress(
+        out / f"{name}.state", config, policy=policy, average=average, value_net=value_net,
+        policy_adam=policy_adam, value_adam=value_adam,
+    )  # fmt: skip
+    first, history = progress.start()
+    for step in tqdm(range(first, len(batches)), "ppo", leave=False, disable=None):
+        iteration = step - config.value_warmup
         # 2. Rollout.
-        batch = rollout(policy, reference, value_net, reward_model, [prompts[i] for i in chosen],
-                        tokenizer, config, scale["floor"])  # fmt: skip
+        batch = rollout(policy, reference, value_net, reward_model, batches[step], tokenizer,
+                        config, scale["floor"])  # fmt: skip
         # 3. The learning rate rises from a tenth. Before iteration 0 the policy takes no step.
         rise = min(1.0, 0.1 + 0.9 * iteration / max(1, config.warmup))
         for group in policy_adam.param_groups:
@@ -233,7 +240,8 @@ def main(config: Config) -> dict:
                     loss = policy_loss(logp, old_logp, advantages, mask, config.clip)
                     loss.backward()
                     if config.ptx_coef:
-                        rows = pad_rows(rng.choices(web, k=config.minibatch), tokenizer.pad, device)
+                        drawn = torch.randint(len(web), (config.minibatch,)).tolist()
+                        rows = pad_rows([web[i] for i in drawn], tokenizer.pad, device)
                         real = (rows != tokenizer.pad).float()
                         real[:, 0] = 0
                         (
@@ -286,8 +294,10 @@ def main(config: Config) -> dict:
                 kl=line["kl"],
                 score=line["score"],
             )
+        progress.keep(step + 1, history)
     # 7. The average is the product.
     save(out / f"{name}.pt", average, kl=history[-1]["kl"])
+    progress.done()
     write_jsonl(out / f"{name}.jsonl", history)
     print(f"wrote {out}/{name}.pt in {time.time() - start:.0f} s")
     return history[-1]

@@ -28,9 +28,10 @@ import torch.nn.functional as F
 from tqdm import tqdm
 
 from data import make
+from data.checkpoints import Progress, pick_device, save
 from data.files import UserError, option, read_jsonl, run, write_jsonl
 from data.tokenizer import Tokenizer
-from model import GPT, GPTConfig, generate, pad_rows, pick_device, save
+from model import GPT, GPTConfig, generate, pad_rows
 
 TOKENS_PER_DOCUMENT = 45  # of the small web, rounded down, so that no document comes twice
 
@@ -52,6 +53,7 @@ class Config:
     out: str = option("out", "folder of checkpoints and metrics")
     device: str = option("auto", "auto, cpu, cuda, mps")
     seed: int = option(0, "of weights, order and sampling")
+    resume: bool = option(False, "go on with a run that was stopped")
     FAST = {"tokens": 60_000, "log": 20}
 
 
@@ -109,9 +111,13 @@ def main(config: Config) -> dict:
     optimizer = torch.optim.AdamW(groups, weight_decay=config.weight_decay, fused=True)
     # 3. The loop: one pass after another over the documents until the tokens are used up.
     print(f"{sum(p.numel() for p in model.parameters()):,} parameters, {len(rows):,} documents")
-    seen, history, train_start = 0, [], time.time()
+    progress = Progress(Path(config.out) / "base.state", config, model=model, optimizer=optimizer)
+    first, history = progress.start()
+    groups = batches(rows, config.batch, rng)
+    seen = sum(len(row) for group in itertools.islice(groups, first) for row in group)
+    before, train_start = seen, time.time()
     bar = tqdm(total=config.tokens, desc="pretrain", unit="tok", leave=False, disable=None)
-    for step, group in enumerate(batches(rows, config.batch, rng), 1):
+    for step, group in enumerate(groups, first + 1):
         for g in optimizer.param_groups:
             g["lr"] = config.lr * learning_rate(seen / config.tokens, config.warmup, config.decay)
         loss = loss_of(model, group, tokenizer.pad, device)
@@ -121,12 +127,13 @@ def main(config: Config) -> dict:
         optimizer.step()
         seen += sum(map(len, group))
         bar.update(seen - bar.n)
-        speed = seen / (time.time() - train_start)
+        speed = (seen - before) / (time.time() - train_start)
         if step % config.log == 0:
             history.append({"step": step, "tokens": seen, "loss": loss.item()})
             tqdm.write(f"step {step} | tokens {seen} | loss {loss.item():.3f} | {speed:.0f} tok/s")
         if seen >= config.tokens:
             break
+        progress.keep(step, history)
     bar.close()
     # 4. Held-out loss, in nats per token and in bits per byte of text.
     model.eval()
@@ -138,6 +145,7 @@ def main(config: Config) -> dict:
     prompt = "What color is a lemon?"
     sample = tokenizer.decode(generate(model, [tokenizer.prompt(prompt)], 40, tokenizer.eos)[0])
     save(Path(config.out) / "base.pt", model)
+    progress.done()
     metrics = {"loss": loss, "bits_per_byte": bits, "tokens": seen, "tokens_per_second": speed,
                "seconds": time.time() - start}  # fmt: skip
     write_jsonl(Path(config.out) / "pretrain.jsonl", [*history, metrics])

@@ -33,21 +33,12 @@ import torch
 import torch.nn.functional as F
 from tqdm import tqdm
 
+from data.checkpoints import Progress, load, load_round, of_round, pick_device, save
 from data.files import UserError, option, read_jsonl, run, write_jsonl
 from data.labelers import LABELERS, agreement, concordance, interval, ranks_of, report
 from data.tokenizer import Tokenizer
 from data.world import parse
-from model import (
-    ScalarGPT,
-    copy_body,
-    generate,
-    join,
-    load,
-    load_round,
-    of_round,
-    pick_device,
-    save,
-)
+from model import ScalarGPT, copy_body, generate, join
 from sft import cosine
 
 
@@ -70,6 +61,7 @@ class Config:
     out: str = option("out", "folder of checkpoints and metrics")
     device: str = option("auto", "auto, cpu, cuda, mps")
     seed: int = option(0, "of sampling, labelers' slips and order")
+    resume: bool = option(False, "go on with a run that was stopped")
     FAST = {"count": 100, "log": 2}
 
 
@@ -124,9 +116,14 @@ def score_texts(
     return scores
 
 
-def read_known_prompts(path: str, count: int) -> list[str]:
-    """The first prompts of a file. Raises UserError for one that no simulated labeler can judge."""
-    prompts = [record["prompt"] for record in read_jsonl(path, "prompt")][:count]
+def read_known_prompts(path: str, count: int, skip: int = 0) -> list[str]:
+    """So many prompts of a file, after others, and from its start again behind its end.
+
+    Raises UserError for one that no simulated labeler can judge.
+    """
+    prompts = [record["prompt"] for record in read_jsonl(path, "prompt")]
+    skip %= len(prompts)
+    prompts = (prompts[skip:] + prompts[:skip])[:count]
     for prompt in prompts:
         if parse(prompt) is None:
             raise UserError(
@@ -166,7 +163,9 @@ def main(config: Config) -> dict:
         if not comparisons:
             raise UserError(f"{config.comparisons} needs two or more comparisons")
     else:
-        prompts = read_known_prompts(config.prompts, config.count)
+        prompts = read_known_prompts(
+            config.prompts, config.count, (config.round - 1) * config.count
+        )
         valid = read_known_prompts(config.valid, max(1, config.count // 4))
         counts = [rng.randint(config.k_min, config.k_max) for _ in prompts]
         newest, _ = load_round(out, "ppo", config.round - 1, tokenizer.size, device)
@@ -217,13 +216,17 @@ def main(config: Config) -> dict:
     groups = [
         comparisons[at : at + config.batch] for at in range(0, len(comparisons), config.batch)
     ]
-    steps, history, model = len(groups) * config.epochs, [], model.train()
-    for step in tqdm(range(steps), "reward", leave=False, disable=None):
-        if step % len(groups) == 0:
-            rng.shuffle(groups)
+    order = []
+    for _ in range(config.epochs):
+        rng.shuffle(groups)
+        order += groups
+    progress = Progress(out / f"{name}.state", config, model=model, optimizer=optimizer)
+    first, history = progress.start()
+    steps, model = len(order), model.train()
+    for step in tqdm(range(first, steps), "reward", leave=False, disable=None):
         for g in optimizer.param_groups:
             g["lr"] = config.lr * cosine(step, steps)
-        tokens, mask, ranks = batch_of(groups[step % len(groups)])
+        tokens, mask, ranks = batch_of(order[step])
         scores = torch.zeros(ranks.shape, device=device).masked_scatter(
             ranks > 0, model.score(tokens, mask)
         )
@@ -240,6 +243,7 @@ def main(config: Config) -> dict:
             tqdm.write(
                 "step {step} | loss {loss:.3f} | accuracy {accuracy:.2f}".format(**history[-1])
             )
+        progress.keep(step + 1, history)
     model.eval()
     # 4. The demonstrations' mean score becomes 0: in the head's bias, so that it is saved with it.
     demos = read_jsonl(config.demonstrations, "prompt", "completion")[:1000]
@@ -258,6 +262,7 @@ def main(config: Config) -> dict:
         floor=samples.quantile(0.01).item(),
         spread=samples.std().item(),
     )
+    progress.done()
     # 6. Accuracy on prompts it was not trained on.
     flat = [(c["prompt"], t) for c in held for t in c["completions"]]
     scores = score_texts(model, tokenizer, *map(list, zip(*flat)))

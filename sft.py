@@ -26,9 +26,10 @@ from pathlib import Path
 import torch
 from tqdm import tqdm
 
+from data.checkpoints import Progress, load, pick_device, save
 from data.files import UserError, option, read_jsonl, run, write_jsonl
 from data.tokenizer import Tokenizer
-from model import generate, join, load, pick_device, save
+from model import generate, join
 
 
 @dataclass
@@ -43,6 +44,7 @@ class Config:
     out: str = option("out", "folder of checkpoints and metrics")
     device: str = option("auto", "auto, cpu, cuda, mps")
     seed: int = option(0, "of order and sampling")
+    resume: bool = option(False, "go on with a run that was stopped")
     FAST = {"epochs": 1, "log": 20}
 
 
@@ -87,17 +89,20 @@ def main(config: Config) -> dict:
     def held_loss() -> float:
         return sft_loss(model, *batch_of(held)).item()
 
-    # 2. The loop: shuffled batches, one step each.
+    # 2. The order: every epoch shuffles anew.
+    groups = []
+    for _ in range(config.epochs):
+        rng.shuffle(pairs)
+        groups += [pairs[at : at + config.batch] for at in range(0, len(pairs), config.batch)]
+    # 3. The loop, one step per batch.
     optimizer = torch.optim.Adam(model.parameters(), lr=config.lr, fused=True)
-    per_epoch = -(-len(pairs) // config.batch)
-    steps, history = per_epoch * config.epochs, []
-    for step in tqdm(range(steps), "sft", leave=False, disable=None):
-        if step % per_epoch == 0:
-            rng.shuffle(pairs)
-        at = step % per_epoch * config.batch
+    progress = Progress(out / "sft.state", config, model=model, optimizer=optimizer)
+    first, history = progress.start()
+    steps = len(groups)
+    for step in tqdm(range(first, steps), "sft", leave=False, disable=None):
         for group in optimizer.param_groups:
             group["lr"] = config.lr * cosine(step, steps)
-        loss = sft_loss(model, *batch_of(pairs[at : at + config.batch]))
+        loss = sft_loss(model, *batch_of(groups[step]))
         optimizer.zero_grad()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
@@ -109,10 +114,12 @@ def main(config: Config) -> dict:
                     **history[-1]
                 )
             )
-    # 3. The same question that the base model answered with questions.
+        progress.keep(step + 1, history)
+    # 4. The same question that the base model answered with questions.
     prompt = "What color is a lemon?"
     sample = tokenizer.decode(generate(model, [tokenizer.prompt(prompt)], 40, tokenizer.eos)[0])
     save(out / "sft.pt", model)
+    progress.done()
     metrics = {"held_loss": history[-1]["held_loss"], "seconds": time.time() - start}
     write_jsonl(out / "sft.jsonl", [*history, metrics])
     print(f"sample | {prompt}\n{sample}\nwrote {out}/sft.pt in {metrics['seconds']:.0f} s")

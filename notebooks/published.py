@@ -36,10 +36,11 @@ import pretrain  # noqa: E402
 import reward  # noqa: E402
 import sft  # noqa: E402
 from data import world  # noqa: E402
+from data.checkpoints import load  # noqa: E402
 from data.files import read_jsonl, write_jsonl, write_text  # noqa: E402
 from data.labelers import LABELERS, demonstration, gold, interval, rate  # noqa: E402
 from data.tokenizer import Tokenizer  # noqa: E402
-from model import join, load  # noqa: E402
+from model import join  # noqa: E402
 
 RUNS, RESULTS = ROOT / "out" / "published", ROOT / "notebooks" / "published"
 STEPS = {

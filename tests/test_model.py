@@ -1,5 +1,6 @@
 """The GPT, log-probabilities, sampling and checkpoints, on a tiny model with random weights."""
 
+import math
 import os
 import pickle
 from pathlib import Path
@@ -9,6 +10,7 @@ import torch
 import torch.nn.functional as F
 
 import model as m
+from data.checkpoints import load, pick_device, save
 from data.files import UserError
 
 V, PAD, CONTEXT = 20, 20, 32
@@ -45,6 +47,17 @@ def test_attention_equals_torchs_own():
     heads = (y.view(3, 5, 2, 8).transpose(1, 2) for y in attention.qkv(x).split(16, dim=-1))
     y = F.scaled_dot_product_attention(*heads, is_causal=True).transpose(1, 2).reshape(3, 5, 16)
     torch.testing.assert_close(attention(x), attention.proj(y))
+
+
+def test_a_block_adds_attention_and_a_tanh_gelu_to_its_input():
+    torch.manual_seed(0)
+    block, x = m.Block(m.GPTConfig(V, layers=1, heads=2, width=16)), torch.randn(1, 3, 16)
+    middle = x + block.attention(block.ln_1(x))
+    up = block.up(block.ln_2(middle)) * 3  # far enough out for the two GELUs to differ
+    block.up.weight.data *= 3
+    inner = math.sqrt(2 / math.pi) * (up + 0.044715 * up**3)
+    expected = middle + block.down(0.5 * up * (1 + inner.tanh()))
+    torch.testing.assert_close(block(x), expected, rtol=1e-5, atol=1e-6)
 
 
 def test_a_later_token_changes_no_earlier_logit():
@@ -234,8 +247,8 @@ def test_save_and_load_keep_weights_extras_and_the_bias(tmp_path, kind):
     model, tokens = tiny(kind), batch()[0]
     if kind is m.ScalarGPT:
         model.scalar.bias.data -= 1.75
-    m.save(tmp_path / "new" / "a.pt", model.train(), floor=-0.5, name="x")
-    loaded, extra = m.load(tmp_path / "new" / "a.pt", "python x.py", V)
+    save(tmp_path / "new" / "a.pt", model.train(), floor=-0.5, name="x")
+    loaded, extra = load(tmp_path / "new" / "a.pt", "python x.py", V)
     assert type(loaded) is kind and loaded.config == model.config and not loaded.training
     assert extra == {"floor": -0.5, "name": "x"}
     assert torch.equal(loaded(tokens), model.eval()(tokens))
@@ -245,19 +258,19 @@ def test_save_and_load_keep_weights_extras_and_the_bias(tmp_path, kind):
 def test_a_missing_or_foreign_or_truncated_file_is_a_user_error(tmp_path):
     path = tmp_path / "a.pt"
     with pytest.raises(UserError, match="run python sft.py first"):
-        m.load(path, "python sft.py", V)
-    m.save(path, tiny())
+        load(path, "python sft.py", V)
+    save(path, tiny())
     whole = path.read_bytes()
     with pytest.raises(UserError, match="another vocabulary"):
-        m.load(path, "python sft.py", V + 1)
+        load(path, "python sft.py", V + 1)
     for content in (b"", b"not a checkpoint", whole[: len(whole) // 2], whole[:-100]):
         path.write_bytes(content)
         with pytest.raises(UserError, match="damaged"):
-            m.load(path, "python sft.py", V)
+            load(path, "python sft.py", V)
     for content in ({"weights": {}}, [1], tiny().state_dict(), {"class": "os", "config": {}}):
         torch.save(content, path)
-        with pytest.raises(UserError, match="damaged"):
-            m.load(path, "python sft.py", V)
+        with pytest.raises(UserError, match="not a checkpoint"):
+            load(path, "python sft.py", V)
 
 
 class Malicious(str):
@@ -273,14 +286,14 @@ def test_a_malicious_pickle_is_refused_and_not_executed(tmp_path):
     ):
         write({"class": "GPT", "config": Malicious(trace)})
         with pytest.raises(UserError, match="damaged"):
-            m.load(path, "python sft.py", V)
+            load(path, "python sft.py", V)
         assert not trace.exists()
 
 
 @pytest.mark.parametrize("error", [OSError, RuntimeError])
 def test_a_save_that_fails_halfway_leaves_the_earlier_file(tmp_path, monkeypatch, error):
     path = tmp_path / "a.pt"
-    m.save(path, tiny(), step=1)
+    save(path, tiny(), step=1)
 
     def disk_full(content, target):
         Path(target).write_bytes(b"half a file")
@@ -288,16 +301,16 @@ def test_a_save_that_fails_halfway_leaves_the_earlier_file(tmp_path, monkeypatch
 
     monkeypatch.setattr(torch, "save", disk_full)
     with pytest.raises(UserError, match="cannot be written"):
-        m.save(path, tiny(seed=1), step=2)
-    assert m.load(path, "python sft.py", V)[1] == {"step": 1}
+        save(path, tiny(seed=1), step=2)
+    assert load(path, "python sft.py", V)[1] == {"step": 1}
 
 
 def test_a_place_that_cannot_be_written_is_a_user_error(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match="cannot be written"):
-        m.save(tmp_path / "file" / "a.pt", tiny())
+        save(tmp_path / "file" / "a.pt", tiny())
 
 
 def test_an_unknown_device_is_a_user_error():
     with pytest.raises(UserError, match="--device cpu"):
-        m.pick_device("nonsense")
+        pick_device("nonsense")

@@ -7,10 +7,11 @@ import torch
 import torch.nn.functional as F
 
 import sft
+from data.checkpoints import load, save
 from data.files import UserError
 from data.tokenizer import Tokenizer
-from model import GPT, GPTConfig, join, load, save
-from pretrain import learning_rate
+from model import GPT, GPTConfig, join
+from pretrain import learning_rate, loss_of
 from sft import cosine, sft_loss
 
 V, PAD = 20, 20
@@ -56,6 +57,16 @@ def test_loss_ignores_padding_and_has_no_gradient_there():
     assert (model.wte.weight.grad[PAD] == 0).all()
     wide = sft_loss(model, F.pad(tokens, (0, 4), value=3), F.pad(mask, (0, 4)))
     torch.testing.assert_close(wide, loss, rtol=1e-5, atol=0)
+
+
+def test_pretraining_loss_is_the_mean_over_all_tokens_but_the_first():
+    model, rows = tiny(), [[1, 2, 3], [4, 5], [6, 7, 8, 9]]
+    expected = []
+    for row in rows:
+        logp = model(torch.tensor([row])).log_softmax(dim=-1)[0]
+        expected += [-logp[i, row[i + 1]].item() for i in range(len(row) - 1)]
+    value = loss_of(model, rows, PAD, "cpu").item()
+    assert len(expected) == 6 and value == pytest.approx(sum(expected) / 6, rel=1e-5)
 
 
 def test_pretraining_rate_rises_stays_and_falls_to_0():

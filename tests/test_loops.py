@@ -1,0 +1,186 @@
+"""The loops of the scripts on tiny models: what is updated, by what, and what is left alone."""
+
+import json
+
+import pytest
+import torch
+
+import ppo
+import pretrain
+import reward
+import sft
+from data.checkpoints import load, save
+from data.files import write_jsonl
+from data.tokenizer import Tokenizer
+from model import GPT, GPTConfig, ScalarGPT
+from reward import score_texts
+
+TOKENIZER = Tokenizer()
+WORDS = ["one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten"]
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """Tiny models of random weights and small files of each kind."""
+    torch.manual_seed(0)
+    shape = GPTConfig(TOKENIZER.size, context=64, layers=1, heads=2, width=16)
+    for name, kind, extra in (
+        ("base", GPT, {}), ("sft", GPT, {}), ("reward", ScalarGPT, {"floor": -1.0, "spread": 1.0}),
+    ):  # fmt: skip
+        save(tmp_path / f"{name}.pt", kind(shape), **extra)
+    prompts = [{"prompt": f"Say {word}."} for word in WORDS * 2]
+    write_jsonl(tmp_path / "prompts.jsonl", prompts)
+    write_jsonl(tmp_path / "pairs.jsonl", [{**p, "completion": "yes"} for p in prompts])
+    write_jsonl(tmp_path / "ranked.jsonl", [{**p, "chosen": "yes", "rejected": "no no"}
+                                            for p in prompts])  # fmt: skip
+    write_jsonl(tmp_path / "text.jsonl", [{"text": f"{word} is {word}."} for word in WORDS * 2])
+    return tmp_path
+
+
+def model(folder, name):
+    return load(folder / f"{name}.pt", "", TOKENIZER.size)[0]
+
+
+def same_weights(one, other) -> bool:
+    others = dict(other.named_parameters())
+    return all(torch.equal(p, others[name]) for name, p in one.named_parameters() if name in others)
+
+
+def run_pretrain(folder, **changes):
+    settings = {"text": str(folder / "text.jsonl"), "batch": 10_000, "log": 1, "tokens": 300,
+                "layers": 1, "heads": 2, "width": 16, **changes}  # fmt: skip
+    return pretrain.main(pretrain.Config(out=str(folder), device="cpu", **settings))
+
+
+def run_sft(folder, **changes):
+    settings = {"demonstrations": str(folder / "pairs.jsonl"), "batch": 99, "epochs": 3, **changes}
+    return sft.main(sft.Config(out=str(folder), device="cpu", **settings))
+
+
+def run_reward(folder, **changes):
+    settings = {"comparisons": str(folder / "ranked.jsonl"), "batch": 99, "epochs": 3,
+                "demonstrations": str(folder / "pairs.jsonl"), **changes}  # fmt: skip
+    return reward.main(reward.Config(out=str(folder), device="cpu", **settings))
+
+
+def run_ppo(folder, **changes):
+    settings = {"prompts": str(folder / "prompts.jsonl"), "iterations": 2, "value_warmup": 1,
+                "warmup": 0, "episodes": 16, "minibatch": 8, "max_new": 6, "lr": 1e-2,
+                **changes}  # fmt: skip
+    return ppo.main(ppo.Config(out=str(folder), device="cpu", **settings))
+
+
+# --------------------------------------------------------------------------------- every script
+@pytest.mark.parametrize("run", [run_pretrain, run_sft, run_reward, run_ppo])
+def test_gradients_are_of_one_step_and_clipped_to_norm_1(folder, monkeypatch, run):
+    """With a learning rate of 0 each step of the same rows has the same gradient."""
+    norms, clip = [], torch.nn.utils.clip_grad_norm_
+
+    def watched(parameters, most):
+        parameters = list(parameters)
+        norms.append(clip(parameters, most).item())
+        after = torch.cat([p.grad.flatten() for p in parameters if p.grad is not None]).norm()
+        assert 0 < after.item() <= 1 + 1e-4 and most == 1.0
+        clipped.add(id(parameters[0]))
+        return norms[-1]
+
+    clipped = set()
+    for kind in (torch.optim.Adam, torch.optim.AdamW):
+        step = kind.step
+
+        def stepped(self, *args, step=step):
+            assert id(self.param_groups[0]["params"][0]) in clipped  # clipped since the last step
+            clipped.clear()
+            return step(self, *args)
+
+        monkeypatch.setattr(kind, "step", stepped)
+    monkeypatch.setattr(torch.nn.utils, "clip_grad_norm_", watched)
+    run(folder, lr=0.0)
+    assert len(norms) >= 3
+    if run is not run_ppo:  # its rows are sampled anew
+        assert norms == pytest.approx([norms[0]] * len(norms), rel=1e-3)
+
+
+# ----------------------------------------------------------------------------------------- SFT
+def test_held_out_demonstrations_are_never_trained_on(folder, monkeypatch):
+    pairs = [{"prompt": f"Say {word}.", "completion": word} for word in WORDS]
+    write_jsonl(folder / "pairs.jsonl", pairs)
+    seen, sft_loss = {True: set(), False: set()}, sft.sft_loss
+
+    def watched(policy, tokens, mask):
+        seen[torch.is_grad_enabled()] |= {tuple(row) for row in tokens.tolist()}
+        return sft_loss(policy, tokens, mask)
+
+    monkeypatch.setattr(sft, "sft_loss", watched)
+    run_sft(folder, batch=3)
+    texts = [{TOKENIZER.decode([x for x in row if x < TOKENIZER.eos]) for row in seen[training]}
+             for training in (True, False)]  # fmt: skip
+    assert texts[1] == {"Say one.\none"} and not texts[0] & texts[1] and len(texts[0]) == 9
+
+
+# -------------------------------------------------------------------------------- reward model
+def test_the_reward_model_starts_as_the_sft_models_body(folder):
+    run_reward(folder, lr=0.0)
+    assert same_weights(model(folder, "sft"), model(folder, "reward"))
+    assert not same_weights(model(folder, "base"), model(folder, "reward"))
+
+
+def test_demonstrations_score_0_on_the_mean_after_reload(folder):
+    run_reward(folder, lr=1e-2)
+    demos = [json.loads(line) for line in (folder / "pairs.jsonl").read_text().splitlines()]
+    both = [[d["prompt"] for d in demos], [d["completion"] for d in demos]]
+    scores = torch.tensor(score_texts(model(folder, "reward"), TOKENIZER, *both))
+    assert scores.mean().item() == pytest.approx(0, abs=1e-4)
+    model_, worse = model(folder, "reward"), ["no no"] * len(demos)
+    assert (torch.tensor(score_texts(model_, TOKENIZER, both[0], worse)) < scores).all()
+    assert model_.scalar.bias.abs().item() > 1e-4  # it is kept there
+
+
+# ----------------------------------------------------------------------------------------- PPO
+def test_value_warmup_leaves_the_policy_as_it_is(folder):
+    run_ppo(folder, iterations=0, value_warmup=3)
+    assert same_weights(model(folder, "sft"), model(folder, "ppo"))
+    run_ppo(folder, iterations=1, value_warmup=3)
+    assert not same_weights(model(folder, "sft"), model(folder, "ppo"))
+
+
+def test_the_average_of_the_policys_weights_is_the_product(folder):
+    run_ppo(folder, ema=1.0)  # an average that never moves, of a policy that does
+    assert same_weights(model(folder, "sft"), model(folder, "ppo"))
+
+
+def test_the_reward_model_and_the_reference_stay_as_they_were(folder, monkeypatch):
+    networks, rollout = [], ppo.rollout
+
+    def watched(*args):
+        networks.append(args[:4])
+        return rollout(*args)
+
+    monkeypatch.setattr(ppo, "rollout", watched)
+    run_ppo(folder, value_lr=1e-2)
+    policy, reference, value_net, reward_model = networks[-1]
+    assert same_weights(model(folder, "sft"), reference)
+    assert same_weights(model(folder, "reward"), reward_model)
+    assert not same_weights(reference, policy) and not same_weights(reward_model, value_net)
+
+
+def test_a_second_pass_is_compared_with_the_policy_that_sampled(folder, monkeypatch):
+    moves, policy_loss = [], ppo.policy_loss
+
+    def watched(logp, old_logp, *rest):
+        moves.append((logp - old_logp).abs().max().item())
+        return policy_loss(logp, old_logp, *rest)
+
+    monkeypatch.setattr(ppo, "policy_loss", watched)
+    run_ppo(folder, inner_epochs=2, iterations=1)
+    assert moves[0] < 1e-5 and min(moves[1:]) > 1e-4 and len(moves) == 4
+
+
+def test_ptx_raises_the_likelihood_of_the_web(folder, monkeypatch):
+    texts = [f"{word} is {word}." for word in WORDS]
+    monkeypatch.setattr(ppo.make, "corpus", lambda count: texts)
+    run_ppo(folder, ptx_coef=1e4, ema=0.0, iterations=4)
+    rows = [TOKENIZER.document(text) for text in texts]
+    losses = [pretrain.loss_of(model(folder, name), rows, TOKENIZER.pad, "cpu").item()
+              for name in ("sft", "ppo_ptx")]  # fmt: skip
+    assert losses[1] < losses[0] - 0.1
