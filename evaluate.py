@@ -1,6 +1,6 @@
 """InstructGPT against GPT-3: the models side by side on prompts that none of them has seen.
 
-    python evaluate.py                 about 70 s on two CPU cores
+    python evaluate.py                 about 65 s on two CPU cores
     python evaluate.py --prompt "..."  every model's answer to your own prompt
 
 GPT is the base model with the bare prompt; "prompted" is the same model behind a page of examples,
@@ -26,7 +26,7 @@ from tqdm import tqdm
 
 from data import judges, world
 from data.checkpoints import load, pick_device
-from data.files import option, read_jsonl, run, write_text
+from data.files import UserError, option, read_jsonl, run, write_text
 from data.labelers import LABELERS, agreement, gold, interval, rate, report, sentences_of
 from data.tokenizer import Tokenizer
 from model import generate, join
@@ -165,7 +165,7 @@ def swapped(model, tokenizer, prompts: list[str], max_new: int) -> list[float]:
 def main(config: Config) -> dict:
     """Evaluates all models; prints the tables, writes and returns out/evaluate.json's content."""
     start = time.time()
-    device, tokenizer = pick_device(config.device), Tokenizer()
+    device, tokenizer = pick_device(config.device), Tokenizer.of(config.out)
     torch.manual_seed(config.seed)
     out = Path(config.out)
     models = {}
@@ -178,6 +178,10 @@ def main(config: Config) -> dict:
             continue
         models[name], _ = load(path, command, tokenizer.size, device)
     names = ["gpt", "prompted", *list(models)[1:]]
+    if tokenizer.own:
+        if not config.prompt:
+            raise UserError(f"{out} knows another world than the tests: ask it with --prompt")
+        names.remove("prompted")  # its page of examples is of the small world
     reward_model, _ = load(out / "reward.pt", "python reward.py", tokenizer.size, device)
     # 1. The best few-shot format, chosen on validation prompts.
     valid = read_prompts("valid")[: min(300, config.count)]

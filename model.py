@@ -98,6 +98,8 @@ class GPT(nn.Module):
 
     def __init__(self, config: GPTConfig):
         super().__init__()
+        if config.width % config.heads:
+            raise UserError(f"a width of {config.width} is not a multiple of {config.heads} heads")
         self.config = config
         self.wte = nn.Embedding(config.vocab_size + 1, config.width)  # the last row is PAD
         self.wpe = nn.Embedding(config.context, config.width)

@@ -1,6 +1,6 @@
 """Step 3: PPO against the reward model (InstructGPT, sections 3.4-3.5, C.4 and equation 2).
 
-    python ppo.py                      about 60 s on two CPU cores
+    python ppo.py                      about 45 s on two CPU cores
     python ppo.py --round 2            goes on from its policy with the reward model of round 2
 
 The policy answers prompts, the reward model scores the answers, and clipped PPO raises the score
@@ -186,7 +186,7 @@ def main(config: Config) -> dict:
         raise UserError("--episodes must be a multiple of --minibatch")
     if config.round > 1 and config.ptx_coef:
         raise UserError("--ptx-coef is for round 1: leave --round out")
-    device, tokenizer = pick_device(config.device), Tokenizer()
+    device, tokenizer = pick_device(config.device), Tokenizer.of(config.out)
     seed = config.seed + 1000 * (config.round - 1)
     torch.manual_seed(seed)
     rng = random.Random(seed)

@@ -1,6 +1,6 @@
 """Step 0: a base language model from random weights (the miniature's GPT-3).
 
-    python pretrain.py                 about 250 s on two CPU cores
+    python pretrain.py                 about 265 s on two CPU cores
 
 Trains a 1 M parameter GPT on the small web corpus, which is made on first use. It learns words,
 facts, and to copy from its context, but not to follow instructions: to a question it answers with
@@ -29,8 +29,9 @@ from tqdm import tqdm
 
 from data import make
 from data.checkpoints import Progress, pick_device, save
+from data.convert import initial
 from data.files import UserError, option, read_jsonl, run, write_jsonl
-from data.tokenizer import Tokenizer
+from data.tokenizer import Tokenizer, train_bpe
 from model import GPT, GPTConfig, generate, pad_rows
 
 TOKENS_PER_DOCUMENT = 45  # of the small web, rounded down, so that no document comes twice
@@ -50,6 +51,8 @@ class Config:
     context: int = option(256, "the longest row in tokens")
     log: int = option(500, "steps between two lines of metrics")
     text: str = option("", 'your own corpus, a JSONL file of {"text"}; empty for the small web')
+    vocabulary: int = option(0, "tokens of a vocabulary trained on --text; 0 is the small world's")
+    init: str = option("", "checkpoint, or GPT-2 on disk, to start from, with its vocabulary")
     out: str = option("out", "folder of checkpoints and metrics")
     device: str = option("auto", "auto, cpu, cuda, mps")
     seed: int = option(0, "of weights, order and sampling")
@@ -87,9 +90,11 @@ def loss_of(model: GPT, rows: list[list[int]], pad: int, device: str):
 def main(config: Config) -> dict:
     """Trains and writes the base model; returns the final metrics."""
     start = time.time()
-    device, tokenizer = pick_device(config.device), Tokenizer()
+    device = pick_device(config.device)
     torch.manual_seed(config.seed)
     rng = random.Random(config.seed)
+    if config.vocabulary and (config.vocabulary < 258 or config.init or not config.text):
+        raise UserError("--vocabulary is for --text without --init, and 258 or more")
     # 1. The corpus, a document per row, ended by EOS; the last 500, at most a quarter, held out.
     if config.text:
         texts = [record["text"] for record in read_jsonl(config.text, "text")]
@@ -99,12 +104,18 @@ def main(config: Config) -> dict:
     else:
         many = max(2000, config.tokens // TOKENS_PER_DOCUMENT)
         texts = tqdm(make.corpus(many), "corpus", many, leave=False, disable=None)
-    rows = [tokenizer.document(text)[: config.context] for text in texts]
+    if config.init:
+        model, tokenizer = initial(config.init, "python pretrain.py", device)
+        model.train()
+    else:
+        ranks = train_bpe(texts, config.vocabulary - 1) if config.vocabulary else None
+        tokenizer = Tokenizer(ranks)
+        shape = GPTConfig(tokenizer.size, config.context, config.layers, config.heads, config.width)
+        model = GPT(shape).to(device)
+    rows = [tokenizer.document(text)[: model.config.context] for text in texts]
     n_held = max(1, min(500, len(rows) // 4))
     rows, held = rows[:-n_held], rows[-n_held:]
-    # 2. The model.
-    shape = GPTConfig(tokenizer.size, config.context, config.layers, config.heads, config.width)
-    model = GPT(shape).to(device)
+    # 2. The optimizer: weight decay on matrices only.
     matrices = [p for p in model.parameters() if p.dim() == 2]
     others = [p for p in model.parameters() if p.dim() != 2]
     groups = [{"params": matrices}, {"params": others, "weight_decay": 0.0}]
@@ -145,6 +156,7 @@ def main(config: Config) -> dict:
     prompt = "What color is a lemon?"
     sample = tokenizer.decode(generate(model, [tokenizer.prompt(prompt)], 40, tokenizer.eos)[0])
     save(Path(config.out) / "base.pt", model)
+    tokenizer.save(config.out)
     progress.done()
     metrics = {"loss": loss, "bits_per_byte": bits, "tokens": seen, "tokens_per_second": speed,
                "seconds": time.time() - start}  # fmt: skip

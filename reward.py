@@ -149,7 +149,7 @@ def main(config: Config) -> dict:
         raise UserError("--k-min must be 2 or more and not above --k-max")
     if config.comparisons and config.round > 1:
         raise UserError("--comparisons has all that is to be learned: leave --round out")
-    device, tokenizer = pick_device(config.device), Tokenizer()
+    device, tokenizer = pick_device(config.device), Tokenizer.of(config.out)
     seed, name = config.seed + 1000 * (config.round - 1), of_round("reward", config.round)
     torch.manual_seed(seed)
     rng = random.Random(seed)
@@ -160,8 +160,8 @@ def main(config: Config) -> dict:
     if config.comparisons:
         comparisons = read_comparisons(config.comparisons)
         held, comparisons = comparisons[::10], [c for i, c in enumerate(comparisons) if i % 10]
-        if not comparisons:
-            raise UserError(f"{config.comparisons} needs two or more comparisons")
+        if not any(len(set(c["ranks"])) > 1 for c in comparisons):
+            raise UserError(f"{config.comparisons} needs two or more comparisons with untied ranks")
     else:
         prompts = read_known_prompts(
             config.prompts, config.count, (config.round - 1) * config.count

@@ -26,9 +26,9 @@ from pathlib import Path
 import torch
 from tqdm import tqdm
 
-from data.checkpoints import Progress, load, pick_device, save
+from data.checkpoints import Progress, pick_device, save
+from data.convert import initial
 from data.files import UserError, option, read_jsonl, run, write_jsonl
-from data.tokenizer import Tokenizer
 from model import generate, join
 
 
@@ -39,7 +39,9 @@ class Config:
     batch: int = option(8, "demonstrations per step")
     lr: float = option(3e-4, "peak learning rate; cosine down to 10 %, no warm-up")
     prompt_loss: bool = option(False, "train on the prompt's tokens too")
-    init: str = option("", "model to start from (default: base.pt in --out)")
+    init: str = option(
+        "", "checkpoint, or GPT-2 on disk, to start from (default: base.pt in --out)"
+    )
     log: int = option(50, "steps between two lines of metrics")
     out: str = option("out", "folder of checkpoints and metrics")
     device: str = option("auto", "auto, cpu, cuda, mps")
@@ -64,11 +66,11 @@ def cosine(step: int, steps: int) -> float:
 def main(config: Config) -> dict:
     """Trains and writes the SFT model; returns the final metrics."""
     start = time.time()
-    device, tokenizer = pick_device(config.device), Tokenizer()
+    device = pick_device(config.device)
     torch.manual_seed(config.seed)
     rng = random.Random(config.seed)
     out = Path(config.out)
-    model, _ = load(config.init or out / "base.pt", "python pretrain.py", tokenizer.size, device)
+    model, tokenizer = initial(config.init or out / "base.pt", "python pretrain.py", device)
     # 1. Demonstrations as token lists; every tenth is held out for the validation loss.
     pairs = []
     for record in read_jsonl(config.demonstrations, "prompt", "completion"):
@@ -119,6 +121,7 @@ def main(config: Config) -> dict:
     prompt = "What color is a lemon?"
     sample = tokenizer.decode(generate(model, [tokenizer.prompt(prompt)], 40, tokenizer.eos)[0])
     save(out / "sft.pt", model)
+    tokenizer.save(out)
     progress.done()
     metrics = {"held_loss": history[-1]["held_loss"], "seconds": time.time() - start}
     write_jsonl(out / "sft.jsonl", [*history, metrics])

@@ -48,6 +48,13 @@ def run(config_class, main, argv: list[str] | None = None) -> None:
         sys.exit(2)
 
 
+def without_repeats(pairs: list[tuple]) -> dict:
+    """A JSON object, whose keys must differ."""
+    if len(dict(pairs)) < len(pairs):
+        raise ValueError("a key comes twice")
+    return dict(pairs)
+
+
 def read_jsonl(path: str | Path, *keys: str) -> list[dict]:
     """Reads one JSON object a line and checks that it has the keys.
 
@@ -66,9 +73,9 @@ def read_jsonl(path: str | Path, *keys: str) -> list[dict]:
         if not line.strip():
             continue
         try:
-            record = json.loads(line)
-        except json.JSONDecodeError as error:
-            raise UserError(f"{path}, line {number} is not JSON: {error.msg}") from None
+            record = json.loads(line, object_pairs_hook=without_repeats)
+        except (ValueError, RecursionError) as error:
+            raise UserError(f"{path}, line {number} is not JSON: {error}") from None
         if not isinstance(record, dict):
             raise UserError(f"{path}, line {number} is not a JSON object")
         for key in keys:
@@ -78,7 +85,7 @@ def read_jsonl(path: str | Path, *keys: str) -> list[dict]:
         if "completions" in keys and not (
             len(completions) == len(ranks) > 1
             and all(isinstance(c, str) for c in completions)
-            and all(isinstance(r, int) and r > 0 for r in ranks)
+            and all(type(r) is int and r > 0 for r in ranks)
         ):
             raise UserError(
                 f"{path}, line {number} needs two or more completions and a rank from 1 for each"

@@ -13,7 +13,10 @@ from pathlib import Path
 
 import tiktoken
 
-from data.files import UserError
+from data.files import UserError, write_text
+
+WORLD = Path(__file__).parent / "vocab.tiktoken"
+BYTES = {bytes([b]) for b in range(256)}
 
 # GPT-2's split: a word keeps the space before it. `re` knows no \p{L}, so training says it so.
 GPT2_SPLIT = r"'(?:[sdmt]|ll|ve|re)| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
@@ -72,28 +75,49 @@ def write_ranks(ranks: dict[bytes, int]) -> str:
     return "".join(f"{base64.b64encode(t).decode()} {r}\n" for t, r in ranks.items())
 
 
+def read_ranks(path: Path) -> dict[bytes, int]:
+    """Reads what `write_ranks` wrote. Raises UserError for a missing or a broken file."""
+    try:
+        lines = path.read_text(encoding="ascii").splitlines()
+        ranks = {base64.b64decode(line.split()[0]): int(line.split()[1]) for line in lines}
+    except OSError:
+        raise UserError(f"{path} is missing: run python -m data.make") from None
+    except (ValueError, IndexError):
+        raise UserError(f"{path} is not a vocabulary in tiktoken's format") from None
+    if sorted(ranks.values()) != list(range(len(lines))) or not BYTES <= ranks.keys():
+        raise UserError(f"{path} is not a whole vocabulary: every byte, and ranks from 0")
+    return ranks
+
+
 class Tokenizer:
     """Text to token ids and back. `eos` and `pad` are ids; `size` counts EOS but not PAD.
 
     Ids 0..size-1 can be predicted; PAD is `size`, a row that only the embedding has.
     """
 
-    def __init__(self, path: str | Path = Path(__file__).parent / "vocab.tiktoken"):
-        """Raises UserError for a file that is missing or not in tiktoken's format."""
-        try:
-            lines = Path(path).read_text(encoding="ascii").splitlines()
-            ranks = {base64.b64decode(line.split()[0]): int(line.split()[1]) for line in lines}
-        except OSError:
-            raise UserError(f"{path} is missing: run python -m data.make") from None
-        except (ValueError, IndexError):
-            raise UserError(f"{path} is not a vocabulary in tiktoken's format") from None
-        if sorted(ranks.values()) != list(range(len(ranks))) or len(ranks) < 256:
-            raise UserError(f"{path} is not a whole vocabulary: ranks must run from 0")
+    def __init__(self, ranks: dict[bytes, int] | None = None):
+        """The vocabulary of these ranks, by default the small world's."""
+        self.own, self.ranks = ranks is not None, ranks or read_ranks(WORLD)
+        ranks = self.ranks
         self.eos, self.size, self.pad = len(ranks), len(ranks) + 1, len(ranks) + 1
         self.encoding = tiktoken.Encoding(
             "small-world", pat_str=GPT2_SPLIT, mergeable_ranks=ranks, special_tokens={}
         )
         self.encode = self.encoding.encode_ordinary
+
+    @classmethod
+    def of(cls, out: str | Path):
+        """The vocabulary that the checkpoints of a folder were made with."""
+        file = Path(out) / "vocab.tiktoken"
+        return cls(read_ranks(file)) if file.exists() else cls()
+
+    def save(self, out: str | Path) -> None:
+        """Keeps a vocabulary other than the small world's beside the checkpoints."""
+        file = Path(out) / "vocab.tiktoken"
+        if self.own:
+            write_text(file, write_ranks(self.ranks))
+        else:
+            file.unlink(missing_ok=True)
 
     def document(self, text: str) -> list[int]:
         """A document of the web: every line starts with a space, then EOS.

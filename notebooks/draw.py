@@ -46,6 +46,7 @@ LABELERS = {
     "rm_ceiling": "what gold itself reaches on their labels",
     "rm_clear": "pairs half of gold's range apart",
 }
+SKILLS = {"lomi": "translation", "reading": "reading", "cloze": "story cloze"}
 BLUE, ORANGE, GRAY, GREEN = "#0072b2", "#e69f00", "#777777", "#009e73"  # told apart by everybody
 
 
@@ -61,6 +62,57 @@ def cell(entry: dict | None) -> str:
 def table(*rows: list) -> str:
     lines = ["| " + " | ".join(map(str, row)) + " |" for row in rows]
     return "\n".join([lines[0], "|" + "---|" * len(rows[0]), *lines[1:]])
+
+
+def spread(results: list[dict], *keys: str) -> str:
+    """The mean over the seeds that there are, and the lowest and the highest."""
+    found = values([result for result in results if result], *keys)
+    return f"{np.mean(found):.2f} ({min(found):.2f} to {max(found):.2f})"
+
+
+def further_tables() -> dict[str, str]:
+    """What is repeated, mixed in, varied or broken: name -> Markdown, of the parts at hand."""
+    found = {}
+    rounds, controls, ptx = (
+        [part(f"{kind}{seed}") for seed in SEEDS] for kind in ("rounds", "control", "ptx")
+    )
+    if any(rounds):
+        names = {"sft": "SFT", "ppo": "round 1", "round2": "round 2", "round3": "round 3"}
+        lines = []
+        for name, label in names.items():
+            for results, note in ((rounds, ""), (controls, ", all comparisons of SFT")):
+                if any(results) and (results is rounds or name.startswith("round")):
+                    gold = [spread(results, "models", name, m) for m in ("gold", "gold_phrasing")]
+                    wins = [spread(results, "wins", f"{name}/sft", *by) for by in ((), ("gold",))
+                            if name != "sft"]  # fmt: skip
+                    lines.append([label + note, *gold, *(wins or "––")])
+        found["rounds"] = table(["", "gold, test prompts", "gold, phrasings never seen",
+                                 "preferred to SFT", "by gold"], *lines)  # fmt: skip
+    if any(rounds) and any(ptx):
+        skills = ("gold", *(f"tax_{skill}" for skill in SKILLS))
+        names = {"gpt": "GPT", "sft": "SFT", "ppo": "PPO", "ppo_ptx": "PPO-ptx, coefficient 0.5"}
+        lines = [[label, *(spread(rounds, "models", name, m) for m in skills)]
+                 for name, label in names.items()]  # fmt: skip
+        for coef in sorted(next(filter(None, ptx)), key=float):
+            lines.append([f"PPO-ptx, {coef}", *(spread(ptx, coef, m) for m in skills)])
+        found["ptx"] = table(["", "gold", *SKILLS.values()], *lines)
+    if room := part("room"):
+        lines = [[name, e["demonstrations"], cell(e["sft"]), cell(e["ppo"]), cell(e["ppo/sft"]),
+                  f"{e['ppo/sft']['gold']:.2f}"] for name, e in room.items()]  # fmt: skip
+        found["room"] = table(["demonstrations", "", "gold: SFT", "PPO", "PPO preferred to SFT",
+                               "by gold"], *lines)  # fmt: skip
+    if faults := part("faults"):
+        keys = ("score", "kl", "entropy", "explained_variance", "length", "no_eos", "clipfrac")
+        lines = [[name, *(f"{e[key]:.2f}" for key in keys), cell(e["gold"])]
+                 for name, e in faults.items()]  # fmt: skip
+        found["faults"] = table(["what is wrong", "score", "kl", "entropy", "ev", "length",
+                                 "no eos", "clipfrac", "gold"], *lines)  # fmt: skip
+    if optimum := part("optimum"):
+        samples = optimum[min(optimum, key=int)]["samples 0.0"][:4]
+        lines = [[e["prompt"], e["answer"].replace("\n", " ⏎ "), f"{e['gold']:.2f}"]
+                 for e in samples]  # fmt: skip
+        found["hacked"] = table(["prompt", "answer", "gold"], *lines)
+    return found
 
 
 def tables() -> dict[str, str]:
@@ -108,12 +160,12 @@ def tables() -> dict[str, str]:
 
 
 def values(results: list[dict], *keys: str) -> list[float]:
-    """One entry of every seed's results."""
+    """One entry of every seed's results: a number, or the value of an interval."""
     found = []
     for result in results:
         for key in keys:
             result = result[key]
-        found.append(result["value"])
+        found.append(result["value"] if isinstance(result, dict) else result)
     return found
 
 
@@ -172,15 +224,15 @@ def draw_tax() -> None:
     figure, axis, file = picture("tax")
     rounds, others = [[part(f"{kind}{seed}") for seed in SEEDS] for kind in ("rounds", "ptx")]
     coefs = sorted(others[0], key=float)
-    for skill, color in (("lomi", BLUE), ("reading", ORANGE), ("cloze", GREEN)):
+    for skill, color in zip(SKILLS, (BLUE, ORANGE, GREEN)):
         metric, marks = f"tax_{skill}", {}
         for name, label in (("gpt", "GPT"), ("sft", "SFT"), ("ppo", "PPO")):
             marks[label] = values(rounds, "models", name, metric)
         marks[f"ptx {coefs[0]}"] = values(others, coefs[0], metric)
         marks["ptx 0.5"] = values(rounds, "models", "ppo_ptx", metric)
         marks[f"ptx {coefs[1]}"] = values(others, coefs[1], metric)
-        label = {"lomi": "translation", "reading": "reading", "cloze": "story cloze"}[skill]
-        axis.plot(range(6), [np.mean(v) for v in marks.values()], "o-", color=color, label=label)
+        means = [np.mean(v) for v in marks.values()]
+        axis.plot(range(6), means, "o-", color=color, label=SKILLS[skill])
         for x, seeds in enumerate(marks.values()):
             axis.plot([x] * len(seeds), seeds, ".", color=color, alpha=0.4)
     axis.set_xticks(range(6), marks, fontsize=8)
@@ -211,13 +263,32 @@ def draw_optimum() -> None:
     figure.savefig(file, dpi=150)
 
 
+def draw_calibration() -> None:
+    """How often held-out labelers preferred what the reward model preferred by so much."""
+    figure, axis, file = picture("calibration")
+    for seed, color in zip(SEEDS, (BLUE, ORANGE, GREEN)):
+        points = part(f"seed{seed}").get("calibration", [])
+        below = [p["value"] - p["low"] for p in points], [p["high"] - p["value"] for p in points]
+        axis.errorbar([p["predicted"] for p in points], [p["value"] for p in points], below,
+                      fmt="o-", color=color, markersize=3, label=f"seed {seed}")  # fmt: skip
+    axis.plot([0, 1], [0, 1], color="black", linewidth=0.8, linestyle="--")
+    axis.set_xlabel("preference that the reward model predicts")
+    axis.set_ylabel("share of held-out labelers")
+    axis.set_title("The reward model's confidence and what labelers say", fontsize=10)
+    axis.legend(frameon=False, fontsize=8)
+    figure.savefig(file, dpi=150)
+
+
 if __name__ == "__main__":
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
-    for name, text in tables().items():
+    for name, text in {**tables(), **further_tables()}.items():
         marks = rf"(<!-- table {name} -->\n).*?(\n<!-- end -->)"
         readme = re.sub(marks, lambda m: m[1] + text + m[2], readme, flags=re.DOTALL)
     (ROOT / "README.md").write_text(readme, encoding="utf-8")
-    for needs, draw in ((["seed0"], draw_wins), (["rounds0", "control0"], draw_rounds),
-                        (["rounds0", "ptx0"], draw_tax), (["optimum"], draw_optimum)):  # fmt: skip
+    pictures = {
+        draw_wins: ["seed0"], draw_calibration: ["seed0"], draw_rounds: ["rounds0", "control0"],
+        draw_tax: ["rounds0", "ptx0"], draw_optimum: ["optimum"],
+    }  # fmt: skip
+    for draw, needs in pictures.items():
         if all(part(name) for name in needs):
             draw()

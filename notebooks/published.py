@@ -13,6 +13,7 @@ to notebooks/published/PART.json. A part whose file is there is left alone: dele
     ptxN       PPO-ptx at other coefficients: gold and the skills of the web
     room       more and fewer careless demonstrations, and the careful ones alone
     optimum    over-optimisation: the reward model's score and gold against KL
+    faults     what the numbers of a PPO run look like when something is wrong
 """
 
 import json
@@ -197,6 +198,38 @@ def room(seed: int = 0) -> dict:
     return results
 
 
+# Settings and functions of ppo.py that are wrong: what a run's numbers look like then.
+POLICY_LOSS, SHAPED_REWARDS = ppo.policy_loss, ppo.shaped_rewards
+FAULTS: dict[str, tuple[dict, dict]] = {
+    "nothing": ({}, {}),
+    "beta 0": ({"beta": 0.0}, {}),
+    "beta ten times too large": ({"beta": 1.5}, {}),
+    "KL penalty with the wrong sign": ({"beta": -0.15}, {}),
+    "learning rate ten times too large": ({"lr": 2e-3}, {}),
+    "learning rate ten times too small": ({"lr": 2e-5}, {}),
+    "loss with the wrong sign": ({}, {"policy_loss": lambda *x: -POLICY_LOSS(*x)}),
+    "advantages not whitened": ({}, {"whiten": lambda x, mask: x * mask}),
+    "value network learns nothing": ({"value_lr": 0.0}, {}),
+    "score lost on padding": ({}, {"shaped_rewards": lambda s, *x: SHAPED_REWARDS(0 * s, *x)}),
+}
+
+
+def faults(seed: int = 0) -> dict:
+    """For each fault the means of the last ten iterations, and gold on validation prompts."""
+    results, prompts = {}, evaluate.read_prompts("valid")
+    out = copied(RUNS / f"seed{seed}", "faults", "sft.pt", "reward.pt")
+    for name, (settings, functions) in FAULTS.items():
+        right = {key: getattr(ppo, key) for key in functions}
+        vars(ppo).update(functions)
+        ppo.main(ppo.Config(out=str(out), seed=seed, **settings))
+        vars(ppo).update(right)
+        lines = read_jsonl(out / "ppo.jsonl")[-10:]
+        means = {key: float(np.mean([line[key] for line in lines])) for key in lines[0]}
+        true = golds(out / "ppo.pt", prompts, seed)
+        results[name] = {**means, "gold": interval(true, topics=topics(prompts))}
+    return results
+
+
 def optimum(seed: int = 0) -> dict:
     """The score of reward models from few and many comparisons, and gold, as KL grows."""
     source, results, tokenizer = RUNS / f"seed{seed}", {}, Tokenizer()
@@ -260,6 +293,7 @@ PARTS = {
     **{f"ptx{seed}": lambda seed=seed: ptx(seed) for seed in SEEDS},
     "room": room,
     "optimum": optimum,
+    "faults": faults,
 }
 
 

@@ -4,6 +4,7 @@ import importlib
 import itertools
 import json
 import os
+import shlex
 import shutil
 import subprocess
 import sys
@@ -13,7 +14,7 @@ import pytest
 import torch
 
 from data.checkpoints import load
-from data.files import read_jsonl, run
+from data.files import read_jsonl, run, write_jsonl
 from data.judges import RATES
 from data.tokenizer import Tokenizer
 from evaluate import verdict
@@ -134,26 +135,25 @@ def test_a_policy_older_than_its_sft_model_is_left_out(chain, tmp_path):
     assert "ppo2.pt is older than" in done.stdout and "round2" not in done.stdout
 
 
-def test_ones_own_files_go_through_every_step(chain, tmp_path):
-    pair = {"prompt": "Say hi.", "chosen": "Hi!", "rejected": "No."}
-    ranked = {"prompt": "Say hi.", "completions": ["Hi!", "No.", "Hm"], "ranks": [1, 3, 2]}
-    demo = {"prompt": "Say hi.", "completion": "Hi! Grüezi."}
-    files = {}
-    for name, record in (("pairs", pair), ("ranked", ranked), ("demos", demo)):
-        files[name] = tmp_path / f"{name}.jsonl"
-        files[name].write_text((json.dumps(record) + "\n") * 30)
-    text = tmp_path / "text.jsonl"
-    text.write_text('{"text": "Hi! Grüezi. Say hi."}\n' * 30)
-    own = tmp_path / "own"
-    done = script("pretrain", "--text", text, "--tokens", 2000, out=own)
-    assert done.returncode == 0, done.stderr
-    demos = ("--demonstrations", files["demos"])
-    assert script("sft", "--epochs", 1, *demos, out=own).returncode == 0
-    for name in ("pairs", "ranked"):
-        done = script("reward", "--comparisons", files[name], *demos, out=own)
+def test_the_readmes_example_of_ones_own_data_goes_through_every_step(tmp_path):
+    block = next(b for b in (ROOT / "README.md").read_text().split("```") if "--vocabulary" in b)
+    commands = [shlex.split(line) for line in block.splitlines() if line.startswith("python ")]
+    assert [words[1] for words in commands] == [f"{step}.py" for step in STEPS]
+    short = {"pretrain": ["--tokens", 3000], "ppo": ["--iterations", 1, "--value-warmup", 1]}
+    for step, (_, _, *flags) in zip(STEPS, commands):
+        flags = [tmp_path if flag == "out/kitchen" else flag for flag in flags]
+        done = script(step, *flags, *short.get(step, []), out=tmp_path)
         assert done.returncode == 0, done.stderr
-    done = script("ppo", "--fast", "--iterations", 1, "--prompts", files["demos"], out=own)
+    pairs = read_jsonl(ROOT / "data/example/comparisons.jsonl", "prompt", "chosen", "rejected")
+    ranked = [{"prompt": pair["prompt"], "completions": [pair["rejected"], pair["chosen"], "Hm."],
+               "ranks": [2, 1, 2]} for pair in pairs]  # fmt: skip
+    write_jsonl(tmp_path / "ranked.jsonl", ranked)
+    done = script("reward", "--comparisons", tmp_path / "ranked.jsonl", out=tmp_path)
     assert done.returncode == 0, done.stderr
+    done = script("evaluate", out=tmp_path)
+    assert done.returncode == 2 and "--prompt" in done.stderr
+    size = Tokenizer.of(tmp_path).size
+    assert 258 < size <= 500 and load(tmp_path / "ppo.pt", "", size)
 
 
 @pytest.mark.parametrize("name, flags, says", [

@@ -52,9 +52,9 @@ def test_attention_equals_torchs_own():
 def test_a_block_adds_attention_and_a_tanh_gelu_to_its_input():
     torch.manual_seed(0)
     block, x = m.Block(m.GPTConfig(V, layers=1, heads=2, width=16)), torch.randn(1, 3, 16)
+    block.up.weight.data *= 3  # far enough out for the two GELUs to differ
     middle = x + block.attention(block.ln_1(x))
-    up = block.up(block.ln_2(middle)) * 3  # far enough out for the two GELUs to differ
-    block.up.weight.data *= 3
+    up = block.up(block.ln_2(middle))
     inner = math.sqrt(2 / math.pi) * (up + 0.044715 * up**3)
     expected = middle + block.down(0.5 * up * (1 + inner.tanh()))
     torch.testing.assert_close(block(x), expected, rtol=1e-5, atol=1e-6)

@@ -1,0 +1,155 @@
+"""GPT-2's format in and out, without other packages; test_peers.py has the comparison with them."""
+
+import json
+import os
+import struct
+
+import pytest
+import torch
+
+import sft
+from data.checkpoints import load, save
+from data.convert import (
+    byte_letters,
+    export,
+    import_gpt2,
+    initial,
+    parts_of,
+    read_safetensors,
+    write_safetensors,
+)
+from data.files import UserError, write_jsonl
+from data.tokenizer import Tokenizer, train_bpe
+from model import GPT, GPTConfig, ScalarGPT
+
+RANKS = train_bpe(["the cat sat on the mat, the cat sat"] * 3, 280)
+TOKENIZER = Tokenizer(RANKS)
+
+
+def gpt(kind=GPT, seed=0):
+    torch.manual_seed(seed)
+    model = kind(GPTConfig(TOKENIZER.size, context=32, layers=2, heads=2, width=16)).eval()
+    for p in model.parameters():
+        p.data += 0.1 * torch.randn(p.shape)  # biases and LayerNorms too
+    return model
+
+
+def write_vocabulary(folder):
+    letters = byte_letters()
+
+    def written(token):
+        return "".join(letters[b] for b in token)
+
+    vocabulary = {written(t): r for t, r in RANKS.items()} | {"<|endoftext|>": len(RANKS)}
+    (folder / "vocab.json").write_text(json.dumps(vocabulary), encoding="utf-8")
+    merges = [" ".join(map(written, parts_of(t, RANKS))) for t in RANKS if len(t) > 1]
+    text = "\n".join(["#version: 0.2", *merges]) + "\n"
+    (folder / "merges.txt").write_text(text, encoding="utf-8")
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """A model as GPT-2 comes: weights, configuration, vocabulary."""
+    export(gpt(), TOKENIZER, tmp_path)
+    write_vocabulary(tmp_path)
+    return tmp_path
+
+
+def test_safetensors_keep_names_shapes_and_values(tmp_path):
+    file = tmp_path / "a.safetensors"
+    tensors = {"a": torch.randn(2, 3), "b.c": torch.randn(4, 5).T}
+    write_safetensors(file, tensors)
+    again = read_safetensors(file)
+    assert again.keys() == tensors.keys() and all(torch.equal(again[k], tensors[k]) for k in again)
+    assert struct.unpack("<Q", file.read_bytes()[:8])[0] % 8 == 0
+
+
+def test_half_precision_and_unknown_types_are_read_and_left_out(tmp_path):
+    header = {"transformer.x": {"dtype": "BF16", "shape": [2], "data_offsets": [0, 4]},
+              "mask": {"dtype": "U8", "shape": [1], "data_offsets": [4, 5]}}  # fmt: skip
+    text = json.dumps(header).encode()
+    (tmp_path / "a").write_bytes(
+        struct.pack("<Q", len(text)) + text + b"\x80\x3f\x00\xc0\x01"  # 1.0, -2.0
+    )
+    assert {k: v.tolist() for k, v in read_safetensors(tmp_path / "a").items()} == {"x": [1.0, -2]}
+
+
+def test_gpt2_goes_out_and_in_with_its_logits_and_its_vocabulary(folder):
+    tokens = torch.randint(TOKENIZER.size, (2, 9))
+    model, tokenizer = initial(folder, "", "cpu")
+    assert model.config == gpt().config
+    torch.testing.assert_close(model(tokens), gpt()(tokens), rtol=1e-6, atol=1e-6)
+    text = "the cat sat.\n\nÄ mat"
+    assert tokenizer.encode(text) == TOKENIZER.encode(text) and tokenizer.eos == TOKENIZER.eos
+    alone, _ = initial(folder / "model.safetensors", "", "cpu")
+    assert torch.equal(alone(tokens), model(tokens))
+
+
+def test_heads_are_64_wide_without_a_configuration(tmp_path):
+    torch.manual_seed(0)
+    model = GPT(GPTConfig(TOKENIZER.size, context=8, layers=1, heads=2, width=128))
+    export(model, TOKENIZER, tmp_path)
+    (tmp_path / "config.json").unlink()
+    assert import_gpt2(tmp_path / "model.safetensors", TOKENIZER.size).config.heads == 2
+
+
+def test_a_reward_models_bias_moves_into_the_layer_norm(tmp_path):
+    model = gpt(ScalarGPT)
+    model.scalar.bias.data += 3.0
+    export(model, TOKENIZER, tmp_path)
+    tensors = read_safetensors(tmp_path / "model.safetensors")
+    tokens = torch.randint(TOKENIZER.size, (2, 9))
+    expected = model(tokens)
+    model.ln_f.bias.data = tensors["ln_f.bias"]
+    model.scalar.bias.data.zero_()
+    torch.testing.assert_close(model(tokens), expected, rtol=1e-4, atol=1e-4)
+    assert torch.equal(model.scalar.weight, tensors["score.weight"])
+
+
+def test_parts_of_undo_every_merge():
+    learned = [t for t in RANKS if len(t) > 1]
+    for token in learned:
+        one, other = parts_of(token, RANKS)
+        assert one + other == token and max(RANKS[one], RANKS[other]) < RANKS[token]
+    assert len(learned) > 10
+
+
+def test_step_1_starts_from_gpt2_and_keeps_its_vocabulary(folder, tmp_path):
+    out = tmp_path / "out"
+    pairs = [{"prompt": "the cat", "completion": "sat"}] * 20
+    write_jsonl(tmp_path / "pairs.jsonl", pairs)
+    sft.main(sft.Config(demonstrations=str(tmp_path / "pairs.jsonl"), init=str(folder),
+                        epochs=1, out=str(out), device="cpu"))  # fmt: skip
+    tokenizer = Tokenizer.of(out)
+    assert tokenizer.ranks == RANKS
+    model, _ = load(out / "sft.pt", "", tokenizer.size)
+    assert not torch.equal(model.wte.weight, gpt().wte.weight)
+
+
+@pytest.mark.parametrize("damage, says", [
+    (lambda f: os.remove(f / "merges.txt"), "merges.txt is missing"),
+    (lambda f: os.remove(f / "vocab.json"), "vocab.json is missing"),
+    (lambda f: os.remove(f / "model.safetensors"), "cannot be read"),
+    (lambda f: (f / "vocab.json").write_text("[1]"), "not what GPT-2 has"),
+    (lambda f: (f / "vocab.json").write_text("{"), "not what GPT-2 has"),
+    (lambda f: (f / "merges.txt").write_text("a b c\n"), "not what GPT-2 has"),
+    (lambda f: (f / "merges.txt").write_text("#version: 0.2\n"), "do not belong together"),
+    (lambda f: (f / "model.safetensors").write_bytes(b"x" * 5), "cannot be read"),
+    (lambda f: (f / "model.safetensors").write_bytes(b"\xff" * 99), "cannot be read"),
+    (lambda f: write_safetensors(f / "model.safetensors", {"a": torch.ones(2)}), "of a GPT-2"),
+    (lambda f: (f / "config.json").write_text('{"n_head": 5}'), "multiple of"),
+])  # fmt: skip
+def test_what_is_not_gpt2_is_a_user_error(folder, damage, says):
+    damage(folder)
+    with pytest.raises(UserError, match=says):
+        initial(folder, "python pretrain.py", "cpu")
+
+
+def test_a_checkpoint_of_ours_brings_its_vocabulary_along(tmp_path):
+    save(tmp_path / "base.pt", gpt())
+    with pytest.raises(UserError, match="another vocabulary"):
+        initial(tmp_path / "base.pt", "python pretrain.py", "cpu")
+    TOKENIZER.save(tmp_path)
+    assert initial(tmp_path / "base.pt", "python pretrain.py", "cpu")[1].ranks == RANKS
+    Tokenizer().save(tmp_path)
+    assert not (tmp_path / "vocab.tiktoken").exists()

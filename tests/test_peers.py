@@ -1,0 +1,139 @@
+"""Our GPT beside Hugging Face's GPT-2: pip install -r tests/requirements.txt, pytest -m peers."""
+
+import json
+
+import pytest
+import torch
+
+from data.checkpoints import load, save
+from data.convert import Config, byte_letters, export, initial, parts_of
+from data.convert import main as convert
+from data.tokenizer import Tokenizer
+from model import GPT, GPTConfig, ScalarGPT, generate, join
+
+pytestmark = pytest.mark.peers
+transformers = pytest.importorskip("transformers", reason="pip install -r tests/requirements.txt")
+TOKENIZER = Tokenizer()
+CLOSE = {"rtol": 1e-5, "atol": 1e-5}
+
+
+def gpt(kind=GPT):
+    torch.manual_seed(0)
+    model = kind(GPTConfig(TOKENIZER.size, context=64, layers=3, heads=4, width=64)).eval()
+    for p in model.parameters():
+        p.data += 0.02 * torch.randn(p.shape)
+    return model
+
+
+def rows(count=6):
+    generator = torch.Generator().manual_seed(1)
+    prompts, responses = (
+        [torch.randint(TOKENIZER.eos, (3 + (5 * i + j) % 11,), generator=generator).tolist()
+         for i in range(count)] for j in (0, 4))  # fmt: skip
+    return prompts, [r + [TOKENIZER.eos] for r in responses]
+
+
+@pytest.fixture
+def policy(tmp_path):
+    export(gpt(), TOKENIZER, tmp_path)
+    return gpt(), transformers.AutoModelForCausalLM.from_pretrained(tmp_path).eval()
+
+
+def test_logits_are_theirs(policy):
+    ours, theirs = policy
+    assert type(theirs).__name__ == "GPT2LMHeadModel"
+    tokens, _ = join(*rows(), TOKENIZER.pad, 64)
+    real = tokens != TOKENIZER.pad
+    logits = theirs(tokens, attention_mask=real.long()).logits[..., : TOKENIZER.size]
+    torch.testing.assert_close(ours(tokens)[real], logits[real], **CLOSE)
+
+
+def test_gradients_are_theirs(policy):
+    ours, theirs = policy
+    prompts, responses = rows()
+    tokens, mask = join(prompts, responses, TOKENIZER.pad, 64)
+    (-ours.logprobs(tokens, mask).sum() / mask.sum()).backward()
+    logp = theirs(tokens).logits[..., : TOKENIZER.size].log_softmax(dim=-1)[:, :-1]
+    chosen = logp.gather(2, tokens[:, 1:, None].clamp(max=TOKENIZER.eos)).squeeze(2)
+    (-(chosen * mask[:, 1:]).sum() / mask.sum()).backward()
+    pairs = [
+        (ours.wte.weight.grad, theirs.transformer.wte.weight.grad),
+        (ours.wpe.weight.grad, theirs.transformer.wpe.weight.grad),
+    ]
+    for block, h in zip(ours.blocks, theirs.transformer.h):
+        pairs += [
+            (block.attention.qkv.weight.grad.T, h.attn.c_attn.weight.grad),
+            (block.attention.qkv.bias.grad, h.attn.c_attn.bias.grad),
+            (block.attention.proj.weight.grad.T, h.attn.c_proj.weight.grad),
+            (block.up.weight.grad.T, h.mlp.c_fc.weight.grad),
+            (block.down.weight.grad.T, h.mlp.c_proj.weight.grad),
+            (block.ln_1.weight.grad, h.ln_1.weight.grad),
+            (block.ln_2.bias.grad, h.ln_2.bias.grad),
+        ]
+    for one, other in pairs:
+        torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-5 * other.abs().max().item())
+        assert one.abs().max() > 0
+
+
+def test_greedy_tokens_are_theirs(policy):
+    ours, theirs = policy
+    for prompt, response in zip(rows()[0], generate(ours, rows()[0], 20, TOKENIZER.eos, 0)):
+        tokens = torch.tensor([prompt])
+        long = theirs.generate(tokens, max_new_tokens=20, do_sample=False)[
+            0, len(prompt) :
+        ].tolist()
+        assert response == long
+
+
+def test_rewards_are_theirs_for_rows_of_unequal_length(tmp_path):
+    ours = gpt(ScalarGPT)
+    ours.scalar.bias.data += 1.5
+    export(ours, TOKENIZER, tmp_path)
+    theirs = transformers.AutoModelForSequenceClassification.from_pretrained(tmp_path).eval()
+    assert type(theirs).__name__ == "GPT2ForSequenceClassification"
+    tokens, mask = join(*rows(), TOKENIZER.pad, 64)
+    assert len(set(mask.sum(dim=1).tolist())) > 2
+    scores = theirs(tokens, attention_mask=(tokens != TOKENIZER.pad).long()).logits.squeeze(1)
+    torch.testing.assert_close(ours.score(tokens, mask), scores, **CLOSE)
+
+
+def test_a_random_gpt2_of_theirs_comes_in(tmp_path):
+    torch.manual_seed(0)
+    config = transformers.GPT2Config(vocab_size=TOKENIZER.size, n_positions=48, n_embd=64,
+                                     n_layer=2, n_head=4)  # fmt: skip
+    theirs = transformers.GPT2LMHeadModel(config).eval()
+    theirs.save_pretrained(tmp_path)
+    letters = byte_letters()
+    ranks = TOKENIZER.ranks
+
+    def written(token):
+        return "".join(letters[b] for b in token)
+
+    vocabulary = {written(t): r for t, r in ranks.items()} | {"<|endoftext|>": len(ranks)}
+    (tmp_path / "vocab.json").write_text(json.dumps(vocabulary))
+    merges = [" ".join(map(written, parts_of(t, ranks))) for t in ranks if len(t) > 1]
+    (tmp_path / "merges.txt").write_text("#version: 0.2\n" + "\n".join(merges) + "\n")
+    ours, tokenizer = initial(tmp_path, "", "cpu")
+    tokens = torch.randint(tokenizer.size, (3, 40))
+    torch.testing.assert_close(ours(tokens), theirs(tokens).logits, **CLOSE)
+    peer = transformers.GPT2Tokenizer(str(tmp_path / "vocab.json"), str(tmp_path / "merges.txt"))
+    for text in TEXTS:
+        assert tokenizer.encode(text) == peer.encode(text)
+
+
+TEXTS = [" The cat sat.\n", "  two  spaces\n\n \tand tabs", "Ä日本 🙂 don't 123,45", "", "\x00\x7f"]
+
+
+def test_the_exported_vocabulary_and_template_are_ours(tmp_path):
+    for name, kind in (("ppo", GPT), ("reward", ScalarGPT)):
+        save(tmp_path / f"{name}.pt", gpt(kind))
+    convert(Config(out=str(tmp_path), folder=str(tmp_path / "hf")))
+    peer = transformers.AutoTokenizer.from_pretrained(tmp_path / "hf" / "policy")
+    for text in TEXTS:
+        assert peer.encode(text, add_special_tokens=False) == TOKENIZER.encode(text)
+        assert peer.decode(TOKENIZER.encode(text)) == text
+    assert (peer.eos_token_id, peer.pad_token_id) == (TOKENIZER.eos, TOKENIZER.pad)
+    chat = [{"role": "user", "content": "What is\na cat?"}, {"role": "assistant", "content": "x"}]
+    ids = peer(peer.apply_chat_template(chat, tokenize=False))["input_ids"]
+    assert ids == TOKENIZER.prompt("What is\na cat?") + TOKENIZER.response("x")
+    assert load(tmp_path / "ppo.pt", "", TOKENIZER.size)
