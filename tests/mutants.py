@@ -165,7 +165,7 @@ MUTANTS = [
     ("ppo.py", '"advantages": whiten(advantages, mask)', '"advantages": advantages', PPO,
      "rollout"),
     ("ppo.py", '"logp": logp, "ref_logp": ref_logp', '"logp": ref_logp, "ref_logp": ref_logp', PPO,
-     "first_update"),
+     "rollout"),
     ("ppo.py", "policy_loss(logp, old_logp, advantages, mask, config.clip)",
      "policy_loss(logp, logp.detach(), advantages, mask, config.clip)", LOOPS, "second_pass"),
     ("ppo.py", "-config.ptx_coef * masked_mean", "config.ptx_coef * masked_mean", LOOPS, "ptx"),

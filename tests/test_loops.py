@@ -22,7 +22,7 @@ WORDS = ["one", "two", "three", "four", "five", "six", "seven", "eight", "nine",
 @pytest.fixture
 def folder(tmp_path):
     """Tiny models of random weights and small files of each kind."""
-    torch.manual_seed(0)
+    torch.manual_seed(7)  # a seed of its own: the scripts' would draw the same weights again
     shape = GPTConfig(TOKENIZER.size, context=64, layers=1, heads=2, width=16)
     for name, kind, extra in (
         ("base", GPT, {}), ("sft", GPT, {}), ("reward", ScalarGPT, {"floor": -1.0, "spread": 1.0}),
@@ -179,7 +179,7 @@ def test_a_second_pass_is_compared_with_the_policy_that_sampled(folder, monkeypa
 
 
 def test_ptx_raises_the_likelihood_of_the_web(folder, monkeypatch):
-    texts = [f"{word} is {word}." for word in WORDS]
+    texts = [f"{word} is {word}." * (1 + i % 3) for i, word in enumerate(WORDS)]  # and padding
     monkeypatch.setattr(ppo.make, "corpus", lambda count: texts)
     run_ppo(folder, ptx_coef=1e4, ema=0.0, iterations=4)
     rows = [TOKENIZER.document(text) for text in texts]
