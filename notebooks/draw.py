@@ -190,7 +190,7 @@ def draw_wins() -> None:
     }
     shown = {label: pair for label, pair in shown.items() if pair in results[0]["wins"]}
     for x, pair in enumerate(shown.values()):
-        rates = np.array(values(results, "wins", pair))
+        rates = np.array(values([r for r in results if pair in r["wins"]], "wins", pair))
         rates = 1 - rates if pair.startswith("sft/") else rates
         axis.bar(x, rates.mean(), color=GRAY if pair.startswith("sft/") else BLUE, width=0.65)
         axis.plot([x] * len(rates), rates, "o", color="black", markersize=3)
@@ -274,7 +274,7 @@ def draw_calibration() -> None:
     axis.plot([0, 1], [0, 1], color="black", linewidth=0.8, linestyle="--")
     axis.set_xlabel("preference that the reward model predicts")
     axis.set_ylabel("share of held-out labelers")
-    axis.set_title("The reward model's confidence and what labelers say", fontsize=10)
+    axis.set_title("The reward model is as sure as it is right", fontsize=10)
     axis.legend(frameon=False, fontsize=8)
     figure.savefig(file, dpi=150)
 
