@@ -3,8 +3,8 @@
     python pretrain.py                 about 265 s on two CPU cores
 
 Trains a 1 M parameter GPT on the small web corpus, which is made on first use. It learns words,
-facts, and to copy from its context, but not to follow instructions: to a question it answers with
-more questions, because that is what follows questions on quiz pages.
+facts, and to copy from its context, but not to follow instructions: after a question it
+often goes on with more questions, because that is what follows questions on quiz pages.
 
 Reads data/vocab.tiktoken; writes out/base.pt and out/pretrain.jsonl (a line of metrics per log).
 

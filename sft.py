@@ -1,6 +1,6 @@
 """Step 1: supervised fine-tuning on demonstrations (InstructGPT, sections 3.4-3.5 and C.1).
 
-    python sft.py                      about 14 s on two CPU cores
+    python sft.py                      about 15 s on two CPU cores
 
 Fine-tunes the base model on what contractors wrote: prompt, newline, response, EOS. The loss is
 the cross-entropy of the response tokens. Half of the contractors are careless, so the model
@@ -38,7 +38,9 @@ class Config:
     epochs: int = option(3, "passes over the demonstrations")
     batch: int = option(8, "demonstrations per step")
     lr: float = option(3e-4, "peak learning rate; cosine down to 10 %, no warm-up")
-    prompt_loss: bool = option(False, "train on the prompt's tokens too")
+    prompt_loss: bool = option(
+        False, "train on the prompt's tokens too; the held-out loss then has them"
+    )
     init: str = option(
         "", "checkpoint, or GPT-2 on disk, to start from (default: base.pt in --out)"
     )
@@ -117,7 +119,7 @@ def main(config: Config) -> dict:
                 )
             )
         progress.keep(step + 1, history)
-    # 4. The same question that the base model answered with questions.
+    # 4. The same question that the base model merely continued.
     prompt = "What color is a lemon?"
     sample = tokenizer.decode(generate(model, [tokenizer.prompt(prompt)], 40, tokenizer.eos)[0])
     save(out / "sft.pt", model)
