@@ -16,6 +16,7 @@ to notebooks/published/PART.json. A part whose file is there is left alone: dele
     faults     what the numbers of a PPO run look like when something is wrong
 """
 
+import itertools
 import json
 import math
 import random
@@ -132,15 +133,14 @@ def calibration(out: str, seed: int, bins: int = 10) -> list[dict]:
     for i, (prompt, texts) in enumerate(zip(prompts, both)):
         ratings = rate(LABELERS // 2 + i % (LABELERS // 2), prompt, texts, seed)
         mine = scores[6 * i : 6 * i + 6]
-        for a in range(6):
-            for b in range(a):
-                chance = 1 / (1 + math.exp(mine[b] - mine[a]))
-                if ratings[a] != ratings[b]:
-                    hits[min(bins - 1, int(bins * chance))].append(
-                        (chance, ratings[a] > ratings[b])
-                    )
-    return [{"predicted": float(np.mean([c for c, _ in pairs])),
-             **interval([h for _, h in pairs])} for pairs in hits if pairs]  # fmt: skip
+        for a, b in itertools.combinations(range(6), 2):
+            chance = 1 / (1 + math.exp(mine[b] - mine[a]))
+            if ratings[a] != ratings[b]:
+                where = min(bins - 1, int(bins * chance))
+                hits[where].append((chance, ratings[a] > ratings[b], world.topic(prompt)))
+    filled = [list(zip(*pairs)) for pairs in hits if pairs]
+    return [{"predicted": float(np.mean(chances)), **interval(right, topics=asked)}
+            for chances, right, asked in filled]  # fmt: skip
 
 
 def control(seed: int) -> dict:
