@@ -1,5 +1,6 @@
 """--resume: a run that was killed ends bit for bit as one that was not."""
 
+import json
 import random
 import shutil
 import signal
@@ -169,3 +170,14 @@ def test_kills_at_random_moments_change_nothing(chain, tmp_path, name):
     subprocess.run([*command(name, tmp_path), "--resume"], cwd=ROOT, check=True)
     product = f"{PRODUCTS[name]}.pt"
     assert same(weights(tmp_path / product), weights(whole / product))
+
+
+@pytest.mark.kill
+def test_the_same_seed_evaluates_to_the_same_numbers(chain):
+    out, found = chain[0], []
+    for _ in range(2):
+        subprocess.run([sys.executable, "evaluate.py", "--fast", "--out", str(out)], cwd=ROOT,
+                       check=True, capture_output=True)  # fmt: skip
+        found.append(json.loads((out / "evaluate.json").read_text()))
+        assert found[-1].pop("seconds") > 0
+    assert found[0] == found[1]
