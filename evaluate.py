@@ -25,11 +25,11 @@ import torch
 from tqdm import tqdm
 
 from data import judges, world
-from data.checkpoints import load, pick_device
+from data.checkpoints import load, load_round, pick_device
 from data.files import UserError, option, read_jsonl, run, write_text
 from data.labelers import LABELERS, agreement, gold, interval, rate, report, sentences_of
 from data.tokenizer import Tokenizer
-from model import generate, join
+from model import GPT, generate, join
 from reward import sample_responses, score_texts
 
 
@@ -176,13 +176,13 @@ def main(config: Config) -> dict:
         if name not in REQUIRED and os.path.getmtime(path) < os.path.getmtime(out / "sft.pt"):
             print(f"left out: {path} is older than {out}/sft.pt; run {command} again")
             continue
-        models[name], _ = load(path, command, tokenizer.size, device)
+        models[name], _ = load(path, command, tokenizer.size, device, GPT)
     names = ["gpt", "prompted", *list(models)[1:]]
     if tokenizer.own:
         if not config.prompt:
             raise UserError(f"{out} knows another world than the tests: ask it with --prompt")
         names.remove("prompted")  # its page of examples is of the small world
-    reward_model, _ = load(out / "reward.pt", "python reward.py", tokenizer.size, device)
+    reward_model, _ = load_round(out, "reward", 1, tokenizer.size, device)
     # 1. The best few-shot format, chosen on validation prompts.
     valid = read_prompts("valid")[: min(300, config.count)]
     pages = [few_shot_page(style, config.seed) for style in FORMATS]

@@ -38,7 +38,7 @@ from data.files import UserError, option, read_jsonl, run, write_jsonl
 from data.labelers import LABELERS, agreement, concordance, interval, ranks_of, report
 from data.tokenizer import Tokenizer
 from data.world import parse
-from model import ScalarGPT, copy_body, generate, join
+from model import GPT, ScalarGPT, copy_body, generate, join
 from sft import cosine
 
 
@@ -154,7 +154,7 @@ def main(config: Config) -> dict:
     torch.manual_seed(seed)
     rng = random.Random(seed)
     out = Path(config.out)
-    sft, _ = load(out / "sft.pt", "python sft.py", tokenizer.size, device)
+    sft, _ = load(out / "sft.pt", "python sft.py", tokenizer.size, device, GPT)
     # 1. Comparisons: K responses per prompt from the policies in turn, ranked by one labeler.
     metrics: dict = {}
     if config.comparisons:
@@ -169,7 +169,7 @@ def main(config: Config) -> dict:
         valid = read_known_prompts(config.valid, max(1, config.count // 4))
         counts = [rng.randint(config.k_min, config.k_max) for _ in prompts]
         newest, _ = load_round(out, "ppo", config.round - 1, tokenizer.size, device)
-        policies = [load(path, "python sft.py", tokenizer.size, device)[0]
+        policies = [load(path, "python sft.py", tokenizer.size, device, GPT)[0]
                     for path in config.policies.split(",") if path] or [newest]  # fmt: skip
         comparisons = []
         for i, policy in enumerate(policies):

@@ -59,21 +59,24 @@ def save(path: str | Path, model: GPT, **extra) -> None:
     write(Path(path), {**content, "weights": model.state_dict(), **extra})
 
 
-def load(path: str | Path, command: str, vocab_size: int, device="cpu"):
+def load(path: str | Path, command: str, vocab_size: int, device="cpu", kind=None):
     """Reads what `save` wrote: (model in eval mode, the extra values).
 
     `command` is what makes the file, for the message when it is missing. Raises UserError for a
-    missing, damaged or foreign file, or one made with a vocabulary of another size.
+    missing, damaged or foreign file, one made with a vocabulary of another size, or one that is not
+    of this kind, GPT or ScalarGPT, where one is asked for.
     """
     if not Path(path).exists():
         raise UserError(f"{path} is missing: run {command} first")
     content = read(Path(path), device)
     try:
-        kind = {"GPT": GPT, "ScalarGPT": ScalarGPT}[content.pop("class")]
-        model = kind(GPTConfig(**content.pop("config"))).to(device)
+        found = {"GPT": GPT, "ScalarGPT": ScalarGPT}[content.pop("class")]
+        model = found(GPTConfig(**content.pop("config"))).to(device)
         model.load_state_dict(content.pop("weights"))
     except (KeyError, TypeError, RuntimeError):
         raise UserError(f"{path} is not a checkpoint of this project") from None
+    if kind not in (None, found):
+        raise UserError(f"{path} is not a {'policy' if kind is GPT else 'reward model'}")
     if model.config.vocab_size != vocab_size:
         raise UserError(f"{path} was made with another vocabulary: run {command} again")
     return model.eval(), content
@@ -87,9 +90,10 @@ def of_round(name: str, round: int) -> str:
 def load_round(out: Path, step: str, round: int, vocab_size: int, device="cpu"):
     """`load` of what step "ppo" or "reward" made in a round; round 0 is the SFT model."""
     if round == 0:
-        return load(out / "sft.pt", "python sft.py", vocab_size, device)
+        return load(out / "sft.pt", "python sft.py", vocab_size, device, GPT)
     command = f"python {step}.py" + (f" --round {round}" if round > 1 else "")
-    return load(out / f"{of_round(step, round)}.pt", command, vocab_size, device)
+    kind = ScalarGPT if step == "reward" else GPT
+    return load(out / f"{of_round(step, round)}.pt", command, vocab_size, device, kind)
 
 
 class Progress:

@@ -132,7 +132,7 @@ def initial(path: str | Path, command: str, device: str) -> tuple[GPT, Tokenizer
     file = Path(path) / "model.safetensors" if Path(path).is_dir() else Path(path)
     if file.suffix != ".safetensors":
         tokenizer = Tokenizer.of(file.parent)
-        return load(file, command, tokenizer.size, device)[0], tokenizer
+        return load(file, command, tokenizer.size, device, GPT)[0], tokenizer
     tokenizer = Tokenizer(read_gpt2_vocabulary(file.parent))
     return import_gpt2(file, tokenizer.size).to(device).eval(), tokenizer
 
@@ -225,15 +225,13 @@ class Config:
 
 def main(config: Config) -> None:
     tokenizer = Tokenizer.of(config.out)
-    for kind, name, step in (
-        ("policy", config.policy, "ppo"), ("reward", config.reward, "reward"),
+    for name, step, kind, folder in (
+        (config.policy, "ppo", GPT, "policy"), (config.reward, "reward", ScalarGPT, "reward"),
     ):  # fmt: skip
         file = Path(config.out) / f"{name}.pt"
-        model, _ = load(file, f"python {step}.py", tokenizer.size)
-        if isinstance(model, ScalarGPT) != (kind == "reward"):
-            raise UserError(f"{file} is not a {kind}")
-        export(model, tokenizer, Path(config.folder) / kind)
-        print(f"wrote {config.folder}/{kind}")
+        model, _ = load(file, f"python {step}.py", tokenizer.size, "cpu", kind)
+        export(model, tokenizer, Path(config.folder) / folder)
+        print(f"wrote {config.folder}/{folder}")
 
 
 if __name__ == "__main__":

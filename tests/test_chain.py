@@ -172,6 +172,8 @@ def test_the_readmes_example_of_ones_own_data_goes_through_every_step(tmp_path):
     ("pretrain", ("--tokens", "many"), "invalid int value"),
     ("reward", ("--k-min", "1"), "--k-min must be 2 or more"),
     ("reward", ("--round", "0"), "--round must be 1 or more"),
+    ("pretrain", ("--heads", "5"), "not a multiple of"),
+    ("pretrain", ("--vocabulary", "500"), "--vocabulary is for --text"),
     ("reward", ("--round", "2", "--comparisons", "x"), "leave --round out"),
     ("ppo", ("--round", "2", "--ptx-coef", "1"), "leave --round out"),
     ("ppo", ("--snapshots", "0"), "--snapshots must be 1 or more"),
@@ -189,6 +191,14 @@ def test_a_users_mistake_is_one_sentence_and_exit_code_2(tmp_path, capsys, name,
         run(step.Config, step.main, ["--out", str(tmp_path / "out"), *flags])
     assert error.value.code == 2 and says in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("name, flag", [("sft", "--init"), ("reward", "--policies")])
+def test_a_reward_model_is_no_policy(chain, capsys, name, flag):
+    step, file = importlib.import_module(name), chain[0] / "reward.pt"
+    with pytest.raises(SystemExit) as error:
+        run(step.Config, step.main, ["--out", str(chain[0]), flag, str(file)])
+    assert error.value.code == 2 and "is not a policy" in capsys.readouterr().err
 
 
 def test_a_script_ends_with_a_sentence_and_without_a_traceback(tmp_path):
