@@ -98,8 +98,11 @@ class GPT(nn.Module):
 
     def __init__(self, config: GPTConfig):
         super().__init__()
-        if config.width % config.heads:
-            raise UserError(f"a width of {config.width} is not a multiple of {config.heads} heads")
+        if config.width % config.heads or config.width % 2 or config.context < 2:
+            raise UserError(
+                f"a width of {config.width} must be even and a multiple of {config.heads} heads, "
+                f"and a context of {config.context} at least 2"
+            )
         self.config = config
         self.wte = nn.Embedding(config.vocab_size + 1, config.width)  # the last row is PAD
         self.wpe = nn.Embedding(config.context, config.width)

@@ -14,11 +14,12 @@ trains on a file of your own instead of sampling.
 
 Differences from the paper
   1. The labelers are programs (data/labelers.py).
-  2. Ties are left out of the loss, a prompt's loss is the mean over its untied pairs, and a prompt
-     without any is left out of the mean. (The paper asks for full rankings of K responses.)
-  3. Two epochs instead of one: here the second helps. Batches of 8 prompts instead of 64, and
-     Adam's betas (0.9, 0.999) instead of (0.9, 0.95).
-  4. Every round's reward model starts from the SFT model (the paper does not say).
+  2. Ties are dropped as there; a prompt's loss is the mean over its untied pairs, not over all
+     K (K-1) / 2, and a prompt without any is left out of the mean.
+  3. Two epochs instead of one, after which theirs overfit: here the second helps. Batches of 8
+     prompts instead of 64, and Adam's betas (0.9, 0.999) instead of (0.9, 0.95).
+  4. Every round's reward model starts from the SFT model. (Theirs started from a GPT-3 fine-tuned
+     on public NLP data; starting from GPT-3 or the SFT model, they say, gave similar results.)
   5. The reward model is as large as the policy; the paper's has 6 B parameters for all policies.
 
 Dimension key: B prompts in a batch, K ranked responses (padded to the batch's largest), T tokens.
@@ -38,7 +39,7 @@ from data.files import UserError, option, read_jsonl, run, write_jsonl
 from data.labelers import LABELERS, agreement, concordance, interval, ranks_of, report
 from data.tokenizer import Tokenizer
 from data.world import parse
-from model import GPT, ScalarGPT, copy_body, generate, join
+from model import GPT, ScalarGPT, check_room, copy_body, generate, join
 from sft import cosine
 
 
@@ -159,6 +160,7 @@ def main(config: Config) -> dict:
     metrics: dict = {}
     if config.comparisons:
         comparisons = read_comparisons(config.comparisons)
+        check_room([tokenizer.prompt(c["prompt"]) for c in comparisons], sft.config.context)
         held, comparisons = comparisons[::10], [c for i, c in enumerate(comparisons) if i % 10]
         if not any(len(set(c["ranks"])) > 1 for c in comparisons):
             raise UserError(f"{config.comparisons} needs two or more comparisons with untied ranks")
@@ -168,8 +170,9 @@ def main(config: Config) -> dict:
         )
         valid = read_known_prompts(config.valid, max(1, config.count // 4))
         counts = [rng.randint(config.k_min, config.k_max) for _ in prompts]
+        check_room([tokenizer.prompt(p) for p in prompts + valid], sft.config.context)
         newest, _ = load_round(out, "ppo", config.round - 1, tokenizer.size, device)
-        policies = [load(path, "python sft.py", tokenizer.size, device, GPT)[0]
+        policies = [load(path, "the script that makes it", tokenizer.size, device, GPT)[0]
                     for path in config.policies.split(",") if path] or [newest]  # fmt: skip
         comparisons = []
         for i, policy in enumerate(policies):

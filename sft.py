@@ -10,7 +10,7 @@ Reads out/base.pt and data/demonstrations.jsonl; writes out/sft.pt and out/sft.j
 
 Differences from the paper
   1. 3 epochs instead of 16, no dropout (the paper: 0.2): the demonstrations are 1,800, not 13,000.
-     Adam's betas are (0.9, 0.999), not (0.9, 0.95): the batches are small.
+     Batches of 8 instead of 32, and Adam's betas (0.9, 0.999), not (0.9, 0.95), to suit.
   2. The prompt is masked out of the loss; the paper does not say. --prompt-loss trains on it too.
   3. The last checkpoint is kept; the paper chooses one by its reward-model score.
 
@@ -29,7 +29,7 @@ from tqdm import tqdm
 from data.checkpoints import Progress, pick_device, save
 from data.convert import initial
 from data.files import UserError, option, read_jsonl, run, write_jsonl
-from model import generate, join
+from model import check_room, generate, join
 
 
 @dataclass
@@ -72,12 +72,14 @@ def main(config: Config) -> dict:
     torch.manual_seed(config.seed)
     rng = random.Random(config.seed)
     out = Path(config.out)
-    model, tokenizer = initial(config.init or out / "base.pt", "python pretrain.py", device)
+    model, tokenizer = initial(config.init or out / "base.pt", device)
+    tokenizer.claim(out)
     # 1. Demonstrations as token lists; every tenth is held out for the validation loss.
     pairs = []
     for record in read_jsonl(config.demonstrations, "prompt", "completion"):
         prompt = tokenizer.prompt(record["prompt"])
         pairs.append((prompt, tokenizer.response(record["completion"])))
+    check_room([prompt for prompt, _ in pairs], model.config.context)
     held, pairs = pairs[::10], [pair for i, pair in enumerate(pairs) if i % 10]
     if not pairs:
         raise UserError(f"{config.demonstrations} needs two or more demonstrations")
@@ -91,7 +93,12 @@ def main(config: Config) -> dict:
 
     @torch.no_grad()
     def held_loss() -> float:
-        return sft_loss(model, *batch_of(held)).item()
+        total, count = 0.0, 0.0
+        for at in range(0, len(held), 64):
+            tokens, mask = batch_of(held[at : at + 64])
+            total += sft_loss(model, tokens, mask).item() * mask.sum().item()
+            count += mask.sum().item()
+        return total / count
 
     # 2. The order: every epoch shuffles anew.
     groups = []
@@ -121,10 +128,11 @@ def main(config: Config) -> dict:
         progress.keep(step + 1, history)
     # 4. The same question that the base model merely continued.
     prompt = "What color is a lemon?"
-    sample = tokenizer.decode(generate(model, [tokenizer.prompt(prompt)], 40, tokenizer.eos)[0])
     save(out / "sft.pt", model)
     tokenizer.save(out)
     progress.done()
+    row = tokenizer.prompt(prompt)[: model.config.context - 1]
+    sample = tokenizer.decode(generate(model, [row], 40, tokenizer.eos)[0])
     metrics = {"held_loss": history[-1]["held_loss"], "seconds": time.time() - start}
     write_jsonl(out / "sft.jsonl", [*history, metrics])
     print(f"sample | {prompt}\n{sample}\nwrote {out}/sft.pt in {metrics['seconds']:.0f} s")

@@ -110,6 +110,12 @@ class Progress:
         self.path, self.parts, self.written = path, parts, time.monotonic()
         self.resume = config.resume
         self.settings = {k: v for k, v in asdict(config).items() if k not in ("resume", "log")}
+        # What the loop starts from: another model gives another sum.
+        self.settings["start"] = [
+            sum(p.detach().double().abs().sum().item() for p in part.parameters())
+            for part in parts.values()
+            if isinstance(part, nn.Module)
+        ]
 
     def start(self) -> tuple[int, list[dict]]:
         """With --resume, loads the state if there is one: (steps done, metrics so far).
@@ -121,9 +127,7 @@ class Progress:
         state = read(self.path)
         other = [k for k, v in self.settings.items() if state.get("settings", {}).get(k) != v]
         if other:
-            raise UserError(
-                f"{self.path} is of a run with another --{other[0]}: leave --resume out"
-            )
+            raise UserError(f"{self.path} is of a run with another {other[0]}: leave --resume out")
         try:
             for name, part in self.parts.items():
                 part.load_state_dict(state["parts"][name])

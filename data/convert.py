@@ -127,11 +127,12 @@ def parts_of(token: bytes, ranks: dict[bytes, int]) -> tuple[bytes, bytes]:
 
 
 # ------------------------------------------------------------------------------ in, and out again
-def initial(path: str | Path, command: str, device: str) -> tuple[GPT, Tokenizer]:
+def initial(path: str | Path, device: str) -> tuple[GPT, Tokenizer]:
     """The model of --init and its vocabulary: a checkpoint of ours, or GPT-2 on disk."""
     file = Path(path) / "model.safetensors" if Path(path).is_dir() else Path(path)
     if file.suffix != ".safetensors":
         tokenizer = Tokenizer.of(file.parent)
+        command = "python pretrain.py" if file.name == "base.pt" else "the script that makes it"
         return load(file, command, tokenizer.size, device, GPT)[0], tokenizer
     tokenizer = Tokenizer(read_gpt2_vocabulary(file.parent))
     return import_gpt2(file, tokenizer.size).to(device).eval(), tokenizer
@@ -153,7 +154,7 @@ def import_gpt2(file: Path, size: int) -> GPT:
         pad = torch.zeros(1, width)
         weights["wte.weight"] = torch.cat([tensors["wte.weight"][:size], pad])
         model.load_state_dict(weights)
-    except (KeyError, ValueError, RuntimeError, ZeroDivisionError):
+    except (KeyError, ValueError, TypeError, RuntimeError, ZeroDivisionError):
         raise UserError(f"{file} does not hold the weights of a GPT-2") from None
     return model
 
@@ -225,11 +226,11 @@ class Config:
 
 def main(config: Config) -> None:
     tokenizer = Tokenizer.of(config.out)
-    for name, step, kind, folder in (
-        (config.policy, "ppo", GPT, "policy"), (config.reward, "reward", ScalarGPT, "reward"),
+    for name, kind, folder in (
+        (config.policy, GPT, "policy"), (config.reward, ScalarGPT, "reward"),
     ):  # fmt: skip
         file = Path(config.out) / f"{name}.pt"
-        model, _ = load(file, f"python {step}.py", tokenizer.size, "cpu", kind)
+        model, _ = load(file, "the script that makes it", tokenizer.size, "cpu", kind)
         export(model, tokenizer, Path(config.folder) / folder)
         print(f"wrote {config.folder}/{folder}")
 

@@ -3,6 +3,7 @@
 import argparse
 import dataclasses
 import json
+import math
 import os
 import sys
 from pathlib import Path
@@ -29,6 +30,7 @@ def run(config_class, main, argv: list[str] | None = None) -> None:
     )
     for f in dataclasses.fields(config_class):
         flag, help = "--" + f.name.replace("_", "-"), f"{f.metadata['help']} (default: {f.default})"
+        help = help.replace("%", "%%")  # argparse would take it for a format
         if f.type is bool:
             parser.add_argument(flag, action=argparse.BooleanOptionalAction, help=help)
         else:
@@ -36,12 +38,16 @@ def run(config_class, main, argv: list[str] | None = None) -> None:
     if hasattr(config_class, "FAST"):
         parser.add_argument("--fast", action="store_true", help="a preset for a try-out in seconds")
     given = {k: v for k, v in vars(parser.parse_args(argv)).items() if v is not None}
-    preset = config_class.FAST if given.pop("fast", False) else {}
+    preset = {"out": "out/fast", **config_class.FAST} if given.pop("fast", False) else {}
     try:
         for f in dataclasses.fields(config_class):
             least = 0 if "warmup" in f.name else 1
             if f.type is int and f.default > 0 and given.get(f.name, least) < least:
                 raise UserError(f"--{f.name.replace('_', '-')} must be {least} or more")
+            if f.type is float and not 0 <= given.get(f.name, 0) < math.inf:
+                raise UserError(f"--{f.name.replace('_', '-')} must be 0 or more, and finite")
+        if not 0 <= given.get("seed", 0) < 2**63:
+            raise UserError("--seed must be 0 or more, and below 2**63")
         main(config_class(**{**preset, **given}))
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
@@ -74,6 +80,7 @@ def read_jsonl(path: str | Path, *keys: str) -> list[dict]:
             continue
         try:
             record = json.loads(line, object_pairs_hook=without_repeats)
+            json.dumps(record, ensure_ascii=False).encode()  # fails on half a character
         except (ValueError, RecursionError) as error:
             raise UserError(f"{path}, line {number} is not JSON: {error}") from None
         if not isinstance(record, dict):
@@ -85,7 +92,7 @@ def read_jsonl(path: str | Path, *keys: str) -> list[dict]:
         if "completions" in keys and not (
             len(completions) == len(ranks) > 1
             and all(isinstance(c, str) for c in completions)
-            and all(type(r) is int and r > 0 for r in ranks)
+            and all(type(r) is int and 0 < r <= 1000 for r in ranks)
         ):
             raise UserError(
                 f"{path}, line {number} needs two or more completions and a rank from 1 for each"

@@ -197,11 +197,14 @@ def interval(hits, counts=None, topics=None, resamples: int = 1000) -> dict[str,
             "high": float(high), "n": int(counts.sum())}  # fmt: skip
 
 
-def concordance(one: list[float], other: list[float], clear: float = 0.0) -> tuple[int, int]:
-    """(agreeing, all) of the pairs that `other` parts by more than `clear`, `one` at all."""
+def concordance(one, other, clear: float = 0.0, ties: bool = False) -> tuple[float, int]:
+    """(agreeing, all) of the pairs that `other` parts by more than `clear`.
+
+    Pairs that `one` does not part are left out, or with `ties` count as half agreeing.
+    """
     both = itertools.combinations(zip(one, other), 2)
-    pairs = [(a - b, x - y) for (a, x), (b, y) in both if abs(x - y) > clear and a != b]
-    return sum((d > 0) == (e > 0) for d, e in pairs), len(pairs)
+    pairs = [(a - b, x - y) for (a, x), (b, y) in both if abs(x - y) > clear and (ties or a != b)]
+    return sum(0.5 if d == 0 else (d > 0) == (e > 0) for d, e in pairs), len(pairs)
 
 
 def agreement(comparisons: list[dict], seed: int = 0) -> dict[str, float]:
@@ -221,7 +224,7 @@ def report(
 
     scores has all responses' scores one after another. rm_own and rm_heldout: against labelers
     whose rankings trained it, and others; rm_ceiling: what gold itself reaches on the latter's
-    labels; rm_clear: against gold on pairs half of gold's range apart.
+    labels, its ties counted as a half; rm_clear: against gold on pairs half of its range apart.
     """
     names, at = ("rm_own", "rm_heldout", "rm_ceiling", "rm_clear"), 0
     results: dict[str, list] = {name: [] for name in names}
@@ -232,7 +235,7 @@ def report(
         true = [gold(prompt, text) for text in texts]
         results["rm_own"].append(concordance(mine, own))
         results["rm_heldout"].append(concordance(mine, heldout))
-        results["rm_ceiling"].append(concordance(true, heldout))
+        results["rm_ceiling"].append(concordance(true, heldout, ties=True))
         results["rm_clear"].append(concordance(mine, true, clear=0.499))
     return {name: interval(*zip(*pairs)) for name, pairs in results.items()}
 

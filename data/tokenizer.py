@@ -111,6 +111,11 @@ class Tokenizer:
         file = Path(out) / "vocab.tiktoken"
         return cls(read_ranks(file)) if file.exists() else cls()
 
+    def claim(self, out: str | Path) -> None:
+        """Raises UserError for a folder whose checkpoints were made with another vocabulary."""
+        if any(Path(out).glob("*.pt")) and Tokenizer.of(out).ranks != self.ranks:
+            raise UserError(f"{out} has checkpoints of another vocabulary: choose another --out")
+
     def save(self, out: str | Path) -> None:
         """Keeps a vocabulary other than the small world's beside the checkpoints."""
         file = Path(out) / "vocab.tiktoken"

@@ -207,7 +207,7 @@ def draw_rounds() -> None:
     figure, axis, file = picture("rounds")
     kinds = (("rounds", "from the newest policy", BLUE), ("control", "all from SFT", ORANGE))
     for kind, label, color in kinds:
-        results = [part(f"{kind}{seed}") for seed in SEEDS]
+        results = list(filter(None, (part(f"{kind}{seed}") for seed in SEEDS)))
         curves = np.array([values(results, "models", name, "gold")
                            for name in ("sft", "ppo", "round2", "round3")])  # fmt: skip
         axis.plot(range(4), curves, color=color, alpha=0.3, linewidth=1)
@@ -222,7 +222,8 @@ def draw_rounds() -> None:
 def draw_tax() -> None:
     """The skills of the web before and after, by the coefficient of the pretraining gradient."""
     figure, axis, file = picture("tax")
-    rounds, others = [[part(f"{kind}{seed}") for seed in SEEDS] for kind in ("rounds", "ptx")]
+    rounds, others = [list(filter(None, (part(f"{kind}{seed}") for seed in SEEDS)))
+                      for kind in ("rounds", "ptx")]  # fmt: skip
     coefs = sorted(others[0], key=float)
     for skill, color in zip(SKILLS, (BLUE, ORANGE, GREEN)):
         metric, marks = f"tax_{skill}", {}
@@ -250,7 +251,8 @@ def draw_optimum() -> None:
         second = axis.twinx()
         betas = [name for name in curves if name.startswith("beta")]
         for name, color in zip([*betas, "best_of_n"], (BLUE, ORANGE, GREEN, GRAY)):
-            points = [{"kl": 0.0, **curves["start"]}, *curves[name]]
+            start = [] if name == "best_of_n" else [{"kl": 0.0, **curves["start"]}]
+            points = [*start, *curves[name]]  # the best of 1 is a start of its own
             distance = [math.sqrt(max(0.0, point["kl"])) for point in points]
             label = name.replace("_", " ").replace("beta", "PPO, beta")
             axis.plot(distance, [p["gold"] for p in points], color=color, label=label)
@@ -282,8 +284,10 @@ def draw_calibration() -> None:
 if __name__ == "__main__":
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
     for name, text in {**tables(), **further_tables()}.items():
-        marks = rf"(<!-- table {name} -->\n).*?(\n<!-- end -->)"
-        readme = re.sub(marks, lambda m: m[1] + text + m[2], readme, flags=re.DOTALL)
+        marks = rf"(<!-- table {name} -->\n).*?(<!-- end -->)"
+        parts = re.split(marks, readme, flags=re.DOTALL)
+        assert len(parts) == 4, f"README.md does not have one place for the table {name}"
+        readme = parts[0] + parts[1] + text + "\n" + parts[2] + parts[3]
     (ROOT / "README.md").write_text(readme, encoding="utf-8")
     pictures = {
         draw_wins: ["seed0"], draw_calibration: ["seed0"], draw_rounds: ["rounds0", "control0"],

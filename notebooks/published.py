@@ -23,7 +23,6 @@ import random
 import shutil
 import sys
 import time
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -39,7 +38,7 @@ import reward  # noqa: E402
 import sft  # noqa: E402
 from data import world  # noqa: E402
 from data.checkpoints import load  # noqa: E402
-from data.files import read_jsonl, write_jsonl, write_text  # noqa: E402
+from data.files import UserError, read_jsonl, write_jsonl, write_text  # noqa: E402
 from data.labelers import LABELERS, demonstration, gold, interval, rate  # noqa: E402
 from data.tokenizer import Tokenizer  # noqa: E402
 from model import join  # noqa: E402
@@ -77,13 +76,22 @@ def answers(path: Path, prompts: list[str], seed: int = 0) -> list[str]:
 
 @torch.no_grad()
 def kl_to_sft(path: Path, sft_path: Path, prompts: list[str], texts: list[str]) -> float:
-    """The mean of log pi(y) - log pi_SFT(y) over a policy's own answers, in nats."""
+    """The mean of log pi(y) - log pi_SFT(y) over a policy's own answers, in nats.
+
+    Answers are encoded anew, and one that was cut off counts as if it had ended.
+    """
     tokenizer, logps = Tokenizer(), []
     for file in (path, sft_path):
         model, _ = load(file, "python notebooks/published.py", tokenizer.size)
         rows = [tokenizer.prompt(p) for p in prompts], [tokenizer.response(t) for t in texts]
         logps.append(model.logprobs(*join(*rows, tokenizer.pad, model.config.context)).sum(dim=1))
     return (logps[0] - logps[1]).mean().item()
+
+
+def measured_kl(out: str, name: str, seed: int) -> float:
+    """The KL of a policy to its SFT model on validation prompts."""
+    file, prompts = Path(out) / f"{name}.pt", evaluate.read_prompts("valid")
+    return kl_to_sft(file, Path(out) / "sft.pt", prompts, answers(file, prompts, seed))
 
 
 def golds(path: Path, prompts: list[str], seed: int = 0) -> list[float]:
@@ -104,7 +112,7 @@ def chain(seed: int) -> dict:
         results = step.main(step.Config(out=out, seed=seed))
         seconds[name], start = time.time() - start, time.time()
     histories = {name: read_jsonl(f"{out}/{name}.jsonl") for name in ("pretrain", "reward", "ppo")}
-    return {**results, "step_seconds": seconds, "kl": histories["ppo"][-1]["kl"],
+    return {**results, "step_seconds": seconds, "kl": measured_kl(out, "ppo", seed),
             "histories": histories, "calibration": calibration(out, seed)}  # fmt: skip
 
 
@@ -114,7 +122,7 @@ def further(seed: int) -> dict:
     rounds(out, seed)
     seconds = time.time() - start
     ppo.main(ppo.Config(out=out, seed=seed, ptx_coef=PTX))
-    kl = {name: read_jsonl(f"{out}/{name}.jsonl")[-1]["kl"] for name in ("ppo2", "ppo3", "ppo_ptx")}
+    kl = {name: measured_kl(out, name, seed) for name in ("ppo2", "ppo3", "ppo_ptx")}
     results = evaluate.main(evaluate.Config(out=out, seed=seed))
     return {**results, "round_seconds": seconds, "kl": kl}
 
@@ -159,12 +167,12 @@ def ptx(seed: int) -> dict:
     closed = evaluate.read_prompts("probes/closed_qa")
     for coef in OTHER_PTX:
         out = copied(RUNS / f"seed{seed}", f"ptx{seed}_{coef}", "sft.pt", "reward.pt")
-        last = ppo.main(ppo.Config(out=str(out), seed=seed, ptx_coef=coef))
+        ppo.main(ppo.Config(out=str(out), seed=seed, ptx_coef=coef))
         model, _ = load(out / "ppo_ptx.pt", "python ppo.py --ptx-coef", tokenizer.size)
         skills = evaluate.taxes(model, tokenizer, closed, 400, 64)
         entry = {"gold": interval(golds(out / "ppo_ptx.pt", prompts, seed), topics=topics(prompts))}
         entry |= {name: interval(values) for name, values in skills.items()}
-        results[str(coef)] = {**entry, "kl": last["kl"]}
+        results[str(coef)] = {**entry, "kl": measured_kl(str(out), "ppo_ptx", seed)}
     return results
 
 
@@ -189,12 +197,13 @@ def room(seed: int = 0) -> dict:
         epochs = sft.Config.epochs * len(records) // len(pairs)  # as many steps for half as many
         sft.main(sft.Config(out=out, seed=seed, demonstrations=str(file), epochs=epochs))
         reward.main(reward.Config(out=out, seed=seed))
-        last = ppo.main(ppo.Config(out=out, seed=seed))
+        ppo.main(ppo.Config(out=out, seed=seed))
         texts = {step: answers(folder / f"{step}.pt", test, seed) for step in ("sft", "ppo")}
         entry = {step: interval([gold(p, t) for p, t in zip(test, texts[step])],
                                 topics=topics(test)) for step in texts}  # fmt: skip
         wins = evaluate.win_rate(test, texts["ppo"], texts["sft"], seed, LABELERS // 2)
-        results[name] = {**entry, "ppo/sft": wins, "kl": last["kl"], "demonstrations": len(pairs)}
+        results[name] = {**entry, "ppo/sft": wins, "kl": measured_kl(out, "ppo", seed),
+                         "demonstrations": len(pairs)}  # fmt: skip
     return results
 
 
@@ -221,8 +230,13 @@ def faults(seed: int = 0) -> dict:
     for name, (settings, functions) in FAULTS.items():
         right = {key: getattr(ppo, key) for key in functions}
         vars(ppo).update(functions)
-        ppo.main(ppo.Config(out=str(out), seed=seed, **settings))
-        vars(ppo).update(right)
+        try:
+            ppo.main(ppo.Config(out=str(out), seed=seed, **settings))
+        except UserError as error:
+            print(f"{name}: {error}")
+            continue
+        finally:
+            vars(ppo).update(right)
         lines = read_jsonl(out / "ppo.jsonl")[-10:]
         means = {key: float(np.mean([line[key] for line in lines])) for key in lines[0]}
         true = golds(out / "ppo.pt", prompts, seed)
@@ -246,8 +260,7 @@ def optimum(seed: int = 0) -> dict:
 
         curves = {"start": scored(answers(out / "sft.pt", prompts, seed))}
         for beta in BETAS:
-            config = ppo.Config(out=str(out), seed=seed, beta=beta, iterations=LONG)
-            ppo.main(replace(config, snapshots=10))
+            ppo.main(ppo.Config(out=str(out), seed=seed, beta=beta, iterations=LONG, snapshots=10))
             curve = []
             for number in range(10, LONG + 1, 10):
                 file = out / "snapshots" / f"ppo_{number}.pt"

@@ -173,7 +173,7 @@ MUTANTS = [
      "ptx"),
     ("ppo.py", "                    torch.nn.utils.clip_grad_norm_(policy.parameters(), 1.0)\n", "",
      LOOPS, "gradient"),
-    ("ppo.py", "average, kl=history[-1]", "policy, kl=history[-1]", LOOPS, "average"),
+    ("ppo.py", 'save(out / f"{name}.pt", average)', 'save(out / f"{name}.pt", policy)', LOOPS, "average"),
     ("ppo.py", "                if iteration >= 0:", "                if iteration >= -99:", LOOPS,
      "warmup"),
     ("ppo.py", "value_net = copy.deepcopy(reward_model)", "value_net = reward_model", LOOPS,

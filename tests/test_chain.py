@@ -1,5 +1,6 @@
 """The scripts as a user runs them: the whole chain in its one-minute preset, and bad input."""
 
+import dataclasses
 import importlib
 import itertools
 import json
@@ -172,7 +173,14 @@ def test_the_readmes_example_of_ones_own_data_goes_through_every_step(tmp_path):
     ("pretrain", ("--tokens", "many"), "invalid int value"),
     ("reward", ("--k-min", "1"), "--k-min must be 2 or more"),
     ("reward", ("--round", "0"), "--round must be 1 or more"),
-    ("pretrain", ("--heads", "5"), "not a multiple of"),
+    ("pretrain", ("--heads", "5"), "a multiple of 5 heads"),
+    ("pretrain", ("--context", "1"), "at least 2"),
+    ("pretrain", ("--lr", "nan"), "--lr must be 0 or more, and finite"),
+    ("sft", ("--lr", "-1"), "--lr must be 0 or more, and finite"),
+    ("sft", ("--init", "{tmp}/nowhere"), "run the script that makes it first"),
+    ("ppo", ("--seed", "99999999999999999999"), "--seed must be"),
+    ("pretrain", ("--text", "{tmp}/half.jsonl"), "surrogates not allowed"),
+    ("pretrain", ("--text", "{tmp}/twice.jsonl"), "a key comes twice"),
     ("pretrain", ("--vocabulary", "500"), "--vocabulary is for --text"),
     ("reward", ("--round", "2", "--comparisons", "x"), "leave --round out"),
     ("ppo", ("--round", "2", "--ptx-coef", "1"), "leave --round out"),
@@ -185,6 +193,8 @@ def test_a_users_mistake_is_one_sentence_and_exit_code_2(tmp_path, capsys, name,
     (tmp_path / "broken.jsonl").write_text('{"text": "a"}\n{"text": \n')
     (tmp_path / "keys.jsonl").write_text('{"txt": "a"}\n')
     (tmp_path / "binary.jsonl").write_bytes(b"\xff\xfe\x00")
+    (tmp_path / "half.jsonl").write_text('{"text": "\\ud800"}\n')
+    (tmp_path / "twice.jsonl").write_text('{"text": "a", "text": "b"}\n')
     flags = [flag.replace("{tmp}", str(tmp_path)) for flag in flags]
     step = importlib.import_module(name)
     with pytest.raises(SystemExit) as error:
@@ -226,10 +236,12 @@ def test_a_prompt_longer_than_the_context_is_refused_and_nothing_is_lost(chain, 
     assert (chain[0] / "ppo.pt").read_bytes() == before
 
 
-def test_help_lists_every_setting_with_its_meaning():
-    done = subprocess.run(
-        [sys.executable, "ppo.py", "--help"], cwd=ROOT, capture_output=True, text=True
-    )
-    assert done.returncode == 0
-    for flag in ("--beta", "--clip", "--ptx-coef", "--seed", "--device", "--out", "--fast"):
-        assert flag in done.stdout
+@pytest.mark.parametrize("name", [*STEPS, "data.label", "data.convert"])
+def test_help_lists_every_setting_with_its_meaning(name, capsys):
+    step = importlib.import_module(name)
+    with pytest.raises(SystemExit) as done:
+        run(step.Config, step.main, ["--help"])
+    printed = capsys.readouterr().out
+    assert done.value.code == 0
+    for field in dataclasses.fields(step.Config):
+        assert "--" + field.name.replace("_", "-") in printed

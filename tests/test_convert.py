@@ -76,12 +76,12 @@ def test_half_precision_and_unknown_types_are_read_and_left_out(tmp_path):
 
 def test_gpt2_goes_out_and_in_with_its_logits_and_its_vocabulary(folder):
     tokens = torch.randint(TOKENIZER.size, (2, 9))
-    model, tokenizer = initial(folder, "", "cpu")
+    model, tokenizer = initial(folder, "cpu")
     assert model.config == gpt().config
     torch.testing.assert_close(model(tokens), gpt()(tokens), rtol=1e-6, atol=1e-6)
     text = "the cat sat.\n\nÄ mat"
     assert tokenizer.encode(text) == TOKENIZER.encode(text) and tokenizer.eos == TOKENIZER.eos
-    alone, _ = initial(folder / "model.safetensors", "", "cpu")
+    alone, _ = initial(folder / "model.safetensors", "cpu")
     assert torch.equal(alone(tokens), model(tokens))
 
 
@@ -142,14 +142,14 @@ def test_step_1_starts_from_gpt2_and_keeps_its_vocabulary(folder, tmp_path):
 def test_what_is_not_gpt2_is_a_user_error(folder, damage, says):
     damage(folder)
     with pytest.raises(UserError, match=says):
-        initial(folder, "python pretrain.py", "cpu")
+        initial(folder, "cpu")
 
 
 def test_a_checkpoint_of_ours_brings_its_vocabulary_along(tmp_path):
     save(tmp_path / "base.pt", gpt())
     with pytest.raises(UserError, match="another vocabulary"):
-        initial(tmp_path / "base.pt", "python pretrain.py", "cpu")
+        initial(tmp_path / "base.pt", "cpu")
     TOKENIZER.save(tmp_path)
-    assert initial(tmp_path / "base.pt", "python pretrain.py", "cpu")[1].ranks == RANKS
+    assert initial(tmp_path / "base.pt", "cpu")[1].ranks == RANKS
     Tokenizer().save(tmp_path)
     assert not (tmp_path / "vocab.tiktoken").exists()

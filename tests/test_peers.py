@@ -113,7 +113,7 @@ def test_a_random_gpt2_of_theirs_comes_in(tmp_path):
     (tmp_path / "vocab.json").write_text(json.dumps(vocabulary))
     merges = [" ".join(map(written, parts_of(t, ranks))) for t in ranks if len(t) > 1]
     (tmp_path / "merges.txt").write_text("#version: 0.2\n" + "\n".join(merges) + "\n")
-    ours, tokenizer = initial(tmp_path, "", "cpu")
+    ours, tokenizer = initial(tmp_path, "cpu")
     tokens = torch.randint(tokenizer.size, (3, 40))
     torch.testing.assert_close(ours(tokens), theirs(tokens).logits, **CLOSE)
     peer = transformers.GPT2Tokenizer(str(tmp_path / "vocab.json"), str(tmp_path / "merges.txt"))
