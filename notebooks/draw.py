@@ -208,6 +208,8 @@ def draw_rounds() -> None:
     kinds = (("rounds", "from the newest policy", BLUE), ("control", "all from SFT", ORANGE))
     for kind, label, color in kinds:
         results = list(filter(None, (part(f"{kind}{seed}") for seed in SEEDS)))
+        if not results:
+            continue
         curves = np.array([values(results, "models", name, "gold")
                            for name in ("sft", "ppo", "round2", "round3")])  # fmt: skip
         axis.plot(range(4), curves, color=color, alpha=0.3, linewidth=1)
@@ -261,7 +263,8 @@ def draw_optimum() -> None:
         axis.set_ylabel("gold (lines)")
         second.set_ylabel("reward model's score (dots)")
         axis.set_title(f"reward model of {count} comparisons", fontsize=10)
-    axes[0].legend(frameon=False, fontsize=8)
+    handles = axes[0].get_legend_handles_labels()
+    figure.legend(*handles, loc="outside lower center", ncols=4, frameon=False, fontsize=9)
     figure.savefig(file, dpi=150)
 
 
@@ -290,7 +293,7 @@ if __name__ == "__main__":
         readme = parts[0] + parts[1] + text + "\n" + parts[2] + parts[3]
     (ROOT / "README.md").write_text(readme, encoding="utf-8")
     pictures = {
-        draw_wins: ["seed0"], draw_calibration: ["seed0"], draw_rounds: ["rounds0", "control0"],
+        draw_wins: ["seed0"], draw_calibration: ["seed0"], draw_rounds: ["rounds0"],
         draw_tax: ["rounds0", "ptx0"], draw_optimum: ["optimum"],
     }  # fmt: skip
     for draw, needs in pictures.items():
