@@ -19,7 +19,7 @@ GOLD = {
     "gold": "gold reward, test prompts",
     "gold_generation": "… of them generation",
     "gold_phrasing": "gold, phrasings never seen",
-    "gold_entity": "gold, names and things that steps 1 to 3 never met",
+    "gold_entity": "gold, names and things that no prompt or demonstration has",
     "swapped": "text swapped: the answer follows",
 }
 CLAIMS = {  # what is measured, and the paper's figure
