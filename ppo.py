@@ -296,10 +296,7 @@ def main(config: Config) -> dict:
             text = [t for t in batch["tokens"][0].tolist() if t < tokenizer.eos]
             tqdm.write("sample | " + tokenizer.decode(text))
         if iteration >= 0 and (iteration + 1) % config.snapshots == 0:
-            save(
-                out / "snapshots" / f"{name}_{iteration + 1}.pt",
-                average,
-            )
+            save(out / "snapshots" / f"{name}_{iteration + 1}.pt", average)
         progress.keep(step + 1, history)
     # 7. The average is the product.
     save(out / f"{name}.pt", average)

@@ -3,7 +3,6 @@
 Files are written whole or not at all, and read without executing anything in them.
 """
 
-import os
 import time
 import zlib
 from dataclasses import asdict
@@ -12,7 +11,7 @@ from pathlib import Path
 import torch
 import torch.nn as nn
 
-from data.files import UserError
+from data.files import UserError, write_whole
 from model import GPT, GPTConfig, ScalarGPT
 
 
@@ -28,14 +27,8 @@ def pick_device(name: str) -> str:
 
 
 def write(path: Path, content: dict) -> None:
-    """Writes a file of tensors and plain values whole or not at all."""
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_name(path.name + ".tmp")
-        torch.save(content, temporary)
-        os.replace(temporary, path)
-    except (OSError, RuntimeError) as error:
-        raise UserError(f"{path} cannot be written: {error}") from None
+    """Writes a file of tensors and plain values."""
+    write_whole(path, lambda file: torch.save(content, file))
 
 
 def read(path: Path, device="cpu") -> dict:

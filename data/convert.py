@@ -17,7 +17,7 @@ from pathlib import Path
 import torch
 
 from data.checkpoints import load
-from data.files import UserError, option, run, write_text
+from data.files import UserError, option, run, write_text, write_whole
 from data.tokenizer import BYTES, Tokenizer
 from model import GPT, GPTConfig, ScalarGPT
 
@@ -73,11 +73,8 @@ def write_safetensors(path: Path, tensors: dict[str, torch.Tensor]) -> None:
         at += len(chunks[-1])
     text = json.dumps(header).encode()
     text += b" " * (-len(text) % 8)
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(struct.pack("<Q", len(text)) + text + b"".join(chunks))
-    except OSError as error:
-        raise UserError(f"{path} cannot be written: {error.strerror}") from None
+    data = struct.pack("<Q", len(text)) + text + b"".join(chunks)
+    write_whole(path, lambda file: file.write_bytes(data))
 
 
 # ------------------------------------------------------------------------------------ vocabulary

@@ -103,16 +103,19 @@ def read_jsonl(path: str | Path, *keys: str) -> list[dict]:
     return records
 
 
-def write_text(path: str | Path, text: str) -> None:
-    """Writes a file whole or not at all, so that an interruption leaves the earlier one."""
-    path = Path(path)
+def write_whole(path: Path, write) -> None:
+    """Has write(path) write a file whole or not at all: an interruption leaves the earlier one."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         temporary = path.with_name(path.name + ".tmp")
-        temporary.write_text(text, encoding="utf-8", newline="\n")
+        write(temporary)
         os.replace(temporary, path)
-    except OSError as error:
-        raise UserError(f"{path} cannot be written: {error.strerror}") from None
+    except (OSError, RuntimeError) as error:  # torch's own is a RuntimeError
+        raise UserError(f"{path} cannot be written: {error}") from None
+
+
+def write_text(path: str | Path, text: str) -> None:
+    write_whole(Path(path), lambda file: file.write_text(text, encoding="utf-8", newline="\n"))
 
 
 def write_jsonl(path: str | Path, records: list[dict]) -> None:

@@ -6,12 +6,11 @@ Tables are written into README.md between their marks, pictures beside the figur
 import json
 import math
 import re
-from pathlib import Path
 
 import matplotlib.pyplot as plt
 import numpy as np
+from lab import BLUE, GRAY, GREEN, ORANGE, ROOT
 
-ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "notebooks" / "published"
 SEEDS = (0, 1, 2)
 MODELS = {"gpt": "GPT", "prompted": "GPT prompted", "sft": "SFT", "ppo": "PPO"}
@@ -47,7 +46,6 @@ LABELERS = {
     "rm_clear": "pairs half of gold's range apart",
 }
 SKILLS = {"lomi": "translation", "reading": "reading", "cloze": "story cloze"}
-BLUE, ORANGE, GRAY, GREEN = "#0072b2", "#e69f00", "#777777", "#009e73"  # told apart by everybody
 
 
 def part(name: str) -> dict:
