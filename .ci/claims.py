@@ -9,7 +9,11 @@ models, wins = results["models"], results["wins"]
 order = ("gpt", "prompted", "sft", "ppo")
 # Bars that are aimed at: printed, so that nobody takes the checks for them.
 goals = {}
-checks = {f"the chain took {seconds} s, at most 1200": seconds <= 1200}
+# Machines differ: the time is that of one which pretrains 16,000 tokens a second, as the README's.
+speed = json.loads(open("out/pretrain.jsonl").readlines()[-1])["tokens_per_second"]
+scaled = seconds * speed / 16_000
+shown = f"the chain took {seconds} s, {scaled:.0f} s at 16,000 tokens/s, at most 750"
+checks = {shown: scaled <= 750}
 for metric in ("gold", "gold_phrasing"):
     gpt, prompted, sft, ppo = (models[name][metric]["value"] for name in order)
     shown = f"gpt {gpt:.3f} < prompted {prompted:.3f} < sft {sft:.3f} < ppo {ppo:.3f}"

@@ -71,21 +71,22 @@ def spread(results: list[dict], *keys: str) -> str:
 def further_tables() -> dict[str, str]:
     """What is repeated, mixed in, varied or broken: name -> Markdown, of the parts at hand."""
     found = {}
-    rounds, controls, ptx = (
-        [part(f"{kind}{seed}") for seed in SEEDS] for kind in ("rounds", "control", "ptx")
-    )
+    rounds, ptx = ([part(f"{kind}{seed}") for seed in SEEDS] for kind in ("rounds", "ptx"))
     if any(rounds):
         names = {"sft": "SFT", "ppo": "round 1", "round2": "round 2", "round3": "round 3"}
         lines = []
         for name, label in names.items():
-            for results, note in ((rounds, ""), (controls, ", all comparisons of SFT")):
-                if any(results) and (results is rounds or name.startswith("round")):
-                    gold = [spread(results, "models", name, m) for m in ("gold", "gold_phrasing")]
-                    wins = [spread(results, "wins", f"{name}/sft", *by) for by in ((), ("gold",))
-                            if name != "sft"]  # fmt: skip
-                    lines.append([label + note, *gold, *(wins or "––")])
+            gold = [spread(rounds, "models", name, m) for m in ("gold", "gold_phrasing")]
+            wins = [spread(rounds, "wins", f"{name}/sft", *by) for by in ((), ("gold",))
+                    if name != "sft"]  # fmt: skip
+            lines.append([label, *gold, *(wins or "––")])
         found["rounds"] = table(["", "gold, test prompts", "gold, phrasings never seen",
                                  "preferred to SFT", "by gold"], *lines)  # fmt: skip
+    if control := part("control"):
+        lines = [[label, *(cell(e[x]) for x in ("newest", "control", "gain", "newest/control"))]
+                 for label, e in control.items()]  # fmt: skip
+        found["control"] = table(["gold, test prompts", "newest policy's", "all of SFT",
+                                  "difference", "the newest preferred"], *lines)  # fmt: skip
     if any(rounds) and any(ptx):
         skills = ("gold", *(f"tax_{skill}" for skill in SKILLS))
         names = {"gpt": "GPT", "sft": "SFT", "ppo": "PPO", "ppo_ptx": "PPO-ptx, coefficient 0.5"}
@@ -95,10 +96,11 @@ def further_tables() -> dict[str, str]:
             lines.append([f"PPO-ptx, {coef}", *(spread(ptx, coef, m) for m in skills)])
         found["ptx"] = table(["", "gold", *SKILLS.values()], *lines)
     if room := part("room"):
-        lines = [[name, e["demonstrations"], cell(e["sft"]), cell(e["ppo"]), cell(e["ppo/sft"]),
-                  f"{e['ppo/sft']['gold']:.2f}"] for name, e in room.items()]  # fmt: skip
+        lines = [[name, e["demonstrations"], *map(cell, (e["sft"], e["ppo"], e["ppo/sft"])),
+                  f"{e['ppo/sft']['gold']:.2f}", cell(e["right/sft"])]
+                 for name, e in room.items()]  # fmt: skip
         found["room"] = table(["demonstrations", "", "gold: SFT", "PPO", "PPO preferred to SFT",
-                               "by gold"], *lines)  # fmt: skip
+                               "by gold", "right answers preferred to SFT"], *lines)  # fmt: skip
     if faults := part("faults"):
         keys = ("score", "kl", "entropy", "explained_variance", "length", "no_eos", "clipfrac")
         lines = [[name, *(f"{e[key]:.2f}" for key in keys), cell(e["gold"])]
@@ -124,7 +126,7 @@ def tables() -> dict[str, str]:
                 for metric, label in labels.items()]  # fmt: skip
 
     def names(pair: str) -> str:
-        return " to ".join(MODELS[name] for name in pair.split("/"))
+        return " to ".join({**MODELS, "right": "right answers"}[name] for name in pair.split("/"))
 
     claims = rows({metric: label for metric, (label, _) in CLAIMS.items()})
     wins = seeds[0]["wins"].items()
@@ -201,21 +203,16 @@ def draw_wins() -> None:
 
 
 def draw_rounds() -> None:
-    """Gold after each round, beside comparisons that are all from the SFT model."""
+    """Gold after each round: every seed, and their mean."""
     figure, axis, file = picture("rounds")
-    kinds = (("rounds", "from the newest policy", BLUE), ("control", "all from SFT", ORANGE))
-    for kind, label, color in kinds:
-        results = list(filter(None, (part(f"{kind}{seed}") for seed in SEEDS)))
-        if not results:
-            continue
-        curves = np.array([values(results, "models", name, "gold")
-                           for name in ("sft", "ppo", "round2", "round3")])  # fmt: skip
-        axis.plot(range(4), curves, color=color, alpha=0.3, linewidth=1)
-        axis.plot(range(4), curves.mean(axis=1), "o-", color=color, label=label)
+    results = list(filter(None, (part(f"rounds{seed}") for seed in SEEDS)))
+    curves = np.array([values(results, "models", name, "gold")
+                       for name in ("sft", "ppo", "round2", "round3")])  # fmt: skip
+    axis.plot(range(4), curves, color=BLUE, alpha=0.3, linewidth=1)
+    axis.plot(range(4), curves.mean(axis=1), "o-", color=BLUE)
     axis.set_xticks(range(4), ["SFT", "round 1", "round 2", "round 3"])
     axis.set_ylabel("gold, test prompts")
-    axis.set_title("Comparisons of the newest policy, round by round", fontsize=10)
-    axis.legend(frameon=False, fontsize=8)
+    axis.set_title("Most is gained in the first round", fontsize=10)
     figure.savefig(file, dpi=150)
 
 

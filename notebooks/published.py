@@ -9,8 +9,8 @@ to notebooks/published/PART.json. A part whose file is there is left alone: dele
 
     seedN      the chain and its evaluation
     roundsN    two rounds more and PPO-ptx, evaluated beside it
-    controlN   the same rounds, but with comparisons that are all sampled from the SFT model
     ptxN       PPO-ptx at other coefficients: gold and the skills of the web
+    control    seed 0's rounds again, but with comparisons that are all sampled from the SFT model
     room       more and fewer careless demonstrations, and the careful ones alone
     optimum    over-optimisation: the reward model's score and gold against KL
     faults     what the numbers of a PPO run look like when something is wrong
@@ -151,13 +151,27 @@ def calibration(out: str, seed: int, bins: int = 10) -> list[dict]:
             for chances, right, asked in filled]  # fmt: skip
 
 
-def control(seed: int) -> dict:
-    """As many iterations and comparisons, but every comparison is sampled from the SFT model."""
-    source = RUNS / f"seed{seed}"
-    first = ("sft.pt", "comparisons.jsonl", "reward.pt", "ppo.pt", "base.pt")
-    out = copied(source, f"control{seed}", *first)
-    rounds(str(out), seed, policies=str(out / "sft.pt"))
-    return evaluate.main(evaluate.Config(out=str(out), seed=seed))
+def control(seed: int = 0) -> dict:
+    """Rounds of as many iterations and comparisons, but all sampled from the SFT model.
+
+    Beside the rounds of `further`, from the same first round: gold, and which of the two labelers
+    prefer, paired by prompt.
+    """
+    source, test = RUNS / f"seed{seed}", evaluate.read_prompts("test")
+    out = copied(source, "control", "sft.pt", "comparisons.jsonl", "reward.pt", "ppo.pt")
+    folders, results = {"newest": source, "control": out}, {}
+    for folder, policies in ((source, ""), (out, str(out / "sft.pt"))):
+        if not (folder / "ppo3.pt").exists():
+            rounds(str(folder), seed, policies)
+    for number in (2, 3):
+        texts = {name: answers(folder / f"ppo{number}.pt", test, seed)
+                 for name, folder in folders.items()}  # fmt: skip
+        true = {name: [gold(p, t) for p, t in zip(test, texts[name])] for name in folders}
+        true["gain"] = np.subtract(true["newest"], true["control"])
+        entry = {name: interval(x, topics=topics(test)) for name, x in true.items()}
+        wins = evaluate.win_rate(test, texts["newest"], texts["control"], seed, LABELERS // 2)
+        results[f"round {number}"] = {**entry, "newest/control": wins}
+    return results
 
 
 def ptx(seed: int) -> dict:
@@ -196,14 +210,16 @@ def room(seed: int = 0) -> dict:
                            for p, careless in pairs])  # fmt: skip
         epochs = sft.Config.epochs * len(records) // len(pairs)  # as many steps for half as many
         sft.main(sft.Config(out=out, seed=seed, demonstrations=str(file), epochs=epochs))
-        reward.main(reward.Config(out=out, seed=seed))
+        reward.main(reward.Config(out=out, seed=seed, demonstrations=str(file)))
         ppo.main(ppo.Config(out=out, seed=seed))
         texts = {step: answers(folder / f"{step}.pt", test, seed) for step in ("sft", "ppo")}
         entry = {step: interval([gold(p, t) for p, t in zip(test, texts[step])],
                                 topics=topics(test)) for step in texts}  # fmt: skip
-        wins = evaluate.win_rate(test, texts["ppo"], texts["sft"], seed, LABELERS // 2)
-        results[name] = {**entry, "ppo/sft": wins, "kl": measured_kl(out, "ppo", seed),
-                         "demonstrations": len(pairs)}  # fmt: skip
+        others = {"ppo/sft": texts["ppo"], "right/sft": evaluate.right_answers(test)}
+        entry |= {pair: evaluate.win_rate(test, one, texts["sft"], seed, LABELERS // 2)
+                  for pair, one in others.items()}  # fmt: skip
+        kl = measured_kl(out, "ppo", seed)
+        results[name] = {**entry, "kl": kl, "demonstrations": len(pairs)}
     return results
 
 
@@ -302,8 +318,8 @@ def best_of_n(out: Path, prompts: list[str], seed: int) -> list[dict]:
 PARTS = {
     **{f"seed{seed}": lambda seed=seed: chain(seed) for seed in SEEDS},
     **{f"rounds{seed}": lambda seed=seed: further(seed) for seed in SEEDS},
-    **{f"control{seed}": lambda seed=seed: control(seed) for seed in SEEDS},
     **{f"ptx{seed}": lambda seed=seed: ptx(seed) for seed in SEEDS},
+    "control": control,
     "room": room,
     "optimum": optimum,
     "faults": faults,
