@@ -4,9 +4,10 @@
     python evaluate.py --prompt "..."  every model's answer to your own prompt
 
 GPT is the base model with the bare prompt; "prompted" is the same model behind a page of examples,
-in the best of three formats on validation prompts; then the SFT and the PPO model. All sample at
-temperature 1. `gold` is the labelers' mean taste without noise, from 0 to 1: no model was trained
-on it. Wins are judged by labelers whose rankings trained nothing, one per pair, ties apart.
+in the best of three formats on validation prompts; then the SFT and the PPO model. All answers are
+sampled at temperature 1; only the skills of the web are not. `gold` is the labelers' mean taste
+without noise, from 0 to 1: no model was trained on it. Wins are judged by labelers whose rankings
+trained nothing, one per pair, ties apart.
 
 Differences from the paper
   1. Labelers and judges are programs, one labeler per pair; ties are left out of the win rates.
@@ -188,8 +189,8 @@ def main(config: Config) -> dict:
         if not path.exists() and (config.prompt or name not in REQUIRED):
             continue
         sft = out / "sft.pt"
-        older = sft.exists() and os.path.getmtime(path) < os.path.getmtime(sft)
-        if name not in REQUIRED and older:
+        extra = name not in REQUIRED and sft.exists()
+        if extra and os.path.getmtime(path) < os.path.getmtime(sft):
             print(f"left out: {path} is older than {sft}; run {command} again")
             continue
         models[name], _ = load(path, command, tokenizer.size, device, GPT)
@@ -278,7 +279,8 @@ def main(config: Config) -> dict:
     results["labelers"] = report(valid, four, scores, config.seed)
     if (out / "comparisons.jsonl").exists():
         comparisons = read_jsonl(out / "comparisons.jsonl", "prompt", "completions", "ranks")
-        results["labelers"]["agreement"] = agreement(comparisons, config.seed)
+        if all("labeler" in c for c in comparisons):  # a file of yours may name none
+            results["labelers"]["agreement"] = agreement(comparisons, config.seed)
     results |= {
         "few_shot_format": FORMATS[best][0],
         "seed": config.seed,

@@ -118,9 +118,11 @@ class GPT(nn.Module):
                 nn.init.normal_(p, std=std / math.sqrt(2 * config.layers) if residual else std)
             elif name.endswith("bias"):
                 nn.init.zeros_(p)
-        # Mimetic initialization (Trockman & Kolter 2023): a query starts as its own key, so a head
-        # looks for what is alike, and what it finds comes out as it went in. After 0.2 M tokens
-        # of lists said twice, the word to copy has a probability of 0.9; without this start, 0.1.
+        # Mimetic initialization, after Trockman & Kolter (2023): a query starts as its own key, so
+        # a head looks for what is alike. Value and output projection make about the identity
+        # (theirs, for images, minus the identity): what a head finds comes out as it went in. After
+        # 0.2 M tokens of lists said twice, the word to copy has a probability of 0.9; without this
+        # start, 0.1.
         for attention in (block.attention for block in self.blocks):
             q, k, v = attention.qkv.weight.data.chunk(3)
             k.copy_(q)
@@ -164,7 +166,7 @@ class GPT(nn.Module):
         chosen = mask[:, 1:] > 0
         logits = self.head(self.hidden_of_rows(tokens)[:, :-1][chosen])  # (N,V)
         logp = -F.cross_entropy(logits, tokens[:, 1:][chosen], reduction="none")  # (N,)
-        return torch.zeros(mask.shape, device=mask.device).masked_scatter(
+        return torch.zeros(mask.shape, dtype=logp.dtype, device=mask.device).masked_scatter(
             F.pad(chosen, (1, 0)), logp
         )
 

@@ -12,20 +12,23 @@ Writes out/ppo.pt, out/snapshots/ppo_N.pt and out/ppo.jsonl (a line of metrics p
 ppo2 for ppo in round 2 and ppo_ptx with --ptx-coef.
 
 Differences from the paper
-  1. 7,680 episodes instead of 256,000, 128 an iteration instead of 512, in 2 minibatches instead
-     of 8: small steps in noisy directions cost more KL than they gain. Adam's betas are (0.9,
-     0.999), not (0.9, 0.95); gradients are clipped to norm 1 (the paper does not say).
+  1. 7,680 episodes (and 640 before, for the value network) instead of 256,000, 128 an iteration
+     instead of 512, in 2 minibatches instead of 8: small steps in noisy directions cost more KL
+     than they gain. Adam's betas are (0.9, 0.999), not (0.9, 0.95); gradients are clipped to norm
+     1 (the paper does not say).
   2. beta 0.15 instead of 0.02: it must fit the spread of the scores.
   3. The value network learns alone for some iterations before the policy moves: the pairwise loss
-     leaves each prompt's offset free, so it starts far off. Its clip is in units of the spread.
+     leaves each prompt's offset free, so it starts far off. Its clip is in units of the spread (the
+     paper prints none for values).
   4. A response without EOS gets the 1st percentile of the compared samples' scores.
   5. PPO-ptx mixes in one pretraining row per episode instead of 8, and its log-likelihood is a
      mean per token (the paper does not say), so the coefficient is near 1 and not 27.8.
-  6. EMA decay 0.95 instead of 0.992: there are fewer iterations.
+  6. EMA decay 0.95 a step instead of 0.992: there are fewer steps.
   7. It starts from out/sft.pt, and the KL is to it. The paper trains another SFT model for that, of
      2 epochs with a tenth of pretraining data mixed in.
   8. A round starts from the policy before it, its KL is to the SFT model still, and its value
      network starts from the round's reward model (the paper does not say).
+  9. Lambda 0.95 and whitening over the batch are common practice; the paper prints neither.
 
 Dimension key: B episodes, T tokens. Everything per token is (B,T), read where `mask` is 1.
 """
@@ -152,6 +155,23 @@ def explained_variance(values, returns, mask):
     return 1 - residual / total.clamp(min=1e-8)
 
 
+def rollout_metrics(batch: dict) -> dict[str, float]:
+    """What is logged of a rollout, before any update.
+
+    score, kl (to the SFT model, summed over a response), length and no_eos are means over episodes;
+    entropy, the mean surprise of a sampled token, and explained_variance are over response tokens.
+    """
+    mask = batch["mask"]
+    return {
+        "score": batch["scores"].mean().item(),
+        "kl": ((batch["logp"] - batch["ref_logp"]) * mask).sum(dim=1).mean().item(),
+        "entropy": -masked_mean(batch["logp"], mask).item(),
+        "explained_variance": explained_variance(batch["values"], batch["returns"], mask).item(),
+        "length": mask.sum(dim=1).mean().item(),
+        "no_eos": 1 - batch["ended"].mean().item(),
+    }
+
+
 @torch.no_grad()
 def update_ema(average, model, decay: float):
     """average <- decay * average + (1 - decay) * model, in place, for all weights."""
@@ -187,6 +207,8 @@ def main(config: Config) -> dict:
     start = time.time()
     if config.episodes % config.minibatch:
         raise UserError("--episodes must be a multiple of --minibatch")
+    if max(config.lam, config.ema) > 1:
+        raise UserError("--lam and --ema must be from 0 to 1")
     if config.round > 1 and config.ptx_coef:
         raise UserError("--ptx-coef is for round 1: leave --round out")
     device, tokenizer = pick_device(config.device), Tokenizer.of(config.out)
@@ -234,7 +256,7 @@ def main(config: Config) -> dict:
         rise = min(1.0, 0.1 + 0.9 * iteration / max(1, config.warmup))
         for group in policy_adam.param_groups:
             group["lr"] = config.lr * rise
-        stats = []
+        stats, value_losses = [], []
         for epoch in range(config.inner_epochs):
             shuffled = torch.randperm(config.episodes, device=device)
             for part in shuffled.split(config.minibatch):
@@ -273,19 +295,17 @@ def main(config: Config) -> dict:
                 values = value_net.values(tokens, mask)
                 value_adam.zero_grad()
                 loss = value_loss(values, values_old, returns, mask, config.clip * scale["spread"])
+                value_losses.append(loss.detach())
                 loss.backward()
                 torch.nn.utils.clip_grad_norm_(value_net.parameters(), 1.0)
                 value_adam.step()
         # 6. Metrics.
-        mask, kl = batch["mask"], ((batch["logp"] - batch["ref_logp"]) * batch["mask"]).sum(dim=1)
         line = {
-            "iteration": iteration, "score": batch["scores"].mean().item(), "kl": kl.mean().item(),
-            "entropy": -masked_mean(batch["logp"], mask).item(), "value_loss": loss.item(),
-            "explained_variance":
-                explained_variance(batch["values"], batch["returns"], mask).item(),
-            "length": mask.sum(dim=1).mean().item(), "no_eos": 1 - batch["ended"].mean().item(),
+            "iteration": iteration,
+            **rollout_metrics(batch),
+            "value_loss": torch.stack(value_losses).mean().item(),
             "seconds": time.time() - start,
-        }  # fmt: skip
+        }
         if stats:
             means = torch.stack(stats).mean(dim=0).tolist()
             line |= dict(zip(("policy_loss", "approx_kl", "clipfrac"), means))
@@ -300,8 +320,8 @@ def main(config: Config) -> dict:
         progress.keep(step + 1, history)
     # 7. The average is the product.
     save(out / f"{name}.pt", average)
-    progress.done()
     write_jsonl(out / f"{name}.jsonl", history)
+    progress.done()
     print(f"wrote {out}/{name}.pt in {time.time() - start:.0f} s")
     return history[-1]
 

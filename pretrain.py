@@ -95,6 +95,9 @@ def main(config: Config) -> dict:
     rng = random.Random(config.seed)
     if config.vocabulary and (config.vocabulary < 258 or config.init or not config.text):
         raise UserError("--vocabulary is for --text without --init, and 258 or more")
+    shape = ("layers", "heads", "width", "context")
+    if config.init and any(getattr(config, name) != getattr(Config, name) for name in shape):
+        raise UserError("--init brings its own --layers, --heads, --width and --context")
     # 1. The corpus, a document per row, ended by EOS; the last 500, at most a quarter, held out.
     if config.text:
         texts = [record["text"] for record in read_jsonl(config.text, "text")]
@@ -151,21 +154,21 @@ def main(config: Config) -> dict:
     model.eval()
     with torch.no_grad():
         nats = sum(loss_of(model, [r], tokenizer.pad, device).item() * (len(r) - 1) for r in held)
-    loss = nats / sum(len(row) - 1 for row in held)
+    loss = nats / max(1, sum(len(row) - 1 for row in held))
     # The first token is given, so its bytes do not count.
     lengths = [[len(tokenizer.decode(part).encode()) for part in (row, row[:1])] for row in held]
     total = sum(whole - first for whole, first in lengths)
-    bits = nats / math.log(2) / total
+    bits = nats / math.log(2) / max(1, total)
     # 5. A raw language model continues a question with more text, not with an answer.
     prompt = "What color is a lemon?"
-    save(Path(config.out) / "base.pt", model)
     tokenizer.save(config.out)
-    progress.done()
+    save(Path(config.out) / "base.pt", model)
     row = tokenizer.prompt(prompt)[: model.config.context - 1]
     sample = tokenizer.decode(generate(model, [row], 40, tokenizer.eos)[0])
     metrics = {"loss": loss, "bits_per_byte": bits, "tokens": seen, "tokens_per_second": speed,
                "seconds": time.time() - start}  # fmt: skip
     write_jsonl(Path(config.out) / "pretrain.jsonl", [*history, metrics])
+    progress.done()
     print(f"held-out loss {loss:.3f} nats per token, {bits:.3f} bits per byte, {speed:,.0f} tok/s")
     print(f"sample | {prompt}\n{sample}\nwrote {config.out}/base.pt in {metrics['seconds']:.0f} s")
     return metrics

@@ -148,20 +148,32 @@ def main(config: Config) -> dict:
     start = time.time()
     if not 2 <= config.k_min <= config.k_max:
         raise UserError("--k-min must be 2 or more and not above --k-max")
-    if config.comparisons and config.round > 1:
-        raise UserError("--comparisons has all that is to be learned: leave --round out")
+    if config.comparisons and (config.round > 1 or config.policies):
+        raise UserError(
+            "--comparisons has all that is to be learned: leave --round and --policies out"
+        )
     device, tokenizer = pick_device(config.device), Tokenizer.of(config.out)
     seed, name = config.seed + 1000 * (config.round - 1), of_round("reward", config.round)
     torch.manual_seed(seed)
     rng = random.Random(seed)
     out = Path(config.out)
     sft, _ = load(out / "sft.pt", "python sft.py", tokenizer.size, device, GPT)
+    demos = read_jsonl(config.demonstrations, "prompt", "completion")[:1000]
+    check_room([tokenizer.prompt(d["prompt"]) for d in demos], sft.config.context)
+    earlier = []
+    for before in range(1, config.round):
+        file = out / f"{of_round('comparisons', before)}.jsonl"
+        earlier += read_jsonl(file, "prompt", "completions", "ranks")
     # 1. Comparisons: K responses per prompt from the policies in turn, ranked by one labeler.
     metrics: dict = {}
     if config.comparisons:
         comparisons = read_comparisons(config.comparisons)
         check_room([tokenizer.prompt(c["prompt"]) for c in comparisons], sft.config.context)
-        held, comparisons = comparisons[::10], [c for i, c in enumerate(comparisons) if i % 10]
+        # Every tenth prompt is held out, with all that belongs to it.
+        asked = list(dict.fromkeys(c["prompt"] for c in comparisons))
+        out_of = set(asked[::10])
+        held = [c for c in comparisons if c["prompt"] in out_of]
+        comparisons = [c for c in comparisons if c["prompt"] not in out_of]
         if not any(len(set(c["ranks"])) > 1 for c in comparisons):
             raise UserError(f"{config.comparisons} needs two or more comparisons with untied ranks")
     else:
@@ -186,9 +198,7 @@ def main(config: Config) -> dict:
                 )
         write_jsonl(out / f"{of_round('comparisons', config.round)}.jsonl", comparisons)
         metrics["agreement"] = agreement(comparisons, config.seed)
-        for earlier in range(1, config.round):
-            file = out / f"{of_round('comparisons', earlier)}.jsonl"
-            comparisons += read_jsonl(file, "prompt", "completions", "ranks")
+        comparisons += earlier
         # Four responses each to prompts that the reward model is not trained on.
         texts = sample_responses(newest, tokenizer, valid, [4] * len(valid), config.max_new)
         held = [{"prompt": p, "completions": t} for p, t in zip(valid, texts)]
@@ -241,15 +251,15 @@ def main(config: Config) -> dict:
         if (step + 1) % config.log == 0 or step + 1 == steps:
             beats = beats_of(ranks)
             right = (scores[:, :, None] > scores[:, None, :]) & beats
-            history.append({"step": step + 1, "loss": loss.item(),
-                            "accuracy": (right.sum() / beats.sum()).item()})  # fmt: skip
+            share = right.sum() / beats.sum().clamp(min=1)
+            history.append({"step": step + 1, "loss": loss.item(), "accuracy": share.item()})
             tqdm.write(
                 "step {step} | loss {loss:.3f} | accuracy {accuracy:.2f}".format(**history[-1])
             )
         progress.keep(step + 1, history)
     model.eval()
-    # 4. The demonstrations' mean score becomes 0: in the head's bias, so that it is saved with it.
-    demos = read_jsonl(config.demonstrations, "prompt", "completion")[:1000]
+    # 4. The mean score of (at most 1,000) demonstrations becomes 0: in the head's bias, so that it
+    # is saved with it.
     scores = score_texts(
         model, tokenizer, [d["prompt"] for d in demos], [d["completion"] for d in demos]
     )
@@ -265,7 +275,6 @@ def main(config: Config) -> dict:
         floor=samples.quantile(0.01).item(),
         spread=samples.std().item(),
     )
-    progress.done()
     # 6. Accuracy on prompts it was not trained on.
     flat = [(c["prompt"], t) for c in held for t in c["completions"]]
     scores = score_texts(model, tokenizer, *map(list, zip(*flat)))
@@ -285,6 +294,7 @@ def main(config: Config) -> dict:
         )
     metrics["seconds"] = time.time() - start
     write_jsonl(out / f"{name}.jsonl", [*history, metrics])
+    progress.done()
     for metric, value in metrics.items():
         entry = value if isinstance(value, dict) else {"value": value}
         form = "{value:.3f} [{low:.3f}, {high:.3f}] n {n}" if len(entry) > 1 else "{value:.3f}"

@@ -10,7 +10,7 @@ Reads out/base.pt and data/demonstrations.jsonl; writes out/sft.pt and out/sft.j
 
 Differences from the paper
   1. 3 epochs instead of 16, no dropout (the paper: 0.2): the demonstrations are 1,800, not 13,000.
-     Batches of 8 instead of 32, and Adam's betas (0.9, 0.999), not (0.9, 0.95), to suit.
+     Batches of 8 (theirs 32, and 8 for 175 B), and Adam's betas (0.9, 0.999), not (0.9, 0.95).
   2. The prompt is masked out of the loss; the paper does not say. --prompt-loss trains on it too.
   3. The last checkpoint is kept; the paper chooses one by its reward-model score.
 
@@ -74,7 +74,8 @@ def main(config: Config) -> dict:
     out = Path(config.out)
     model, tokenizer = initial(config.init or out / "base.pt", device)
     tokenizer.claim(out)
-    # 1. Demonstrations as token lists; every tenth is held out for the validation loss.
+    # 1. Demonstrations as token lists; every tenth is held out for the validation loss,
+    # unless its prompt comes among the others too.
     pairs = []
     for record in read_jsonl(config.demonstrations, "prompt", "completion"):
         prompt = tokenizer.prompt(record["prompt"])
@@ -83,6 +84,8 @@ def main(config: Config) -> dict:
     held, pairs = pairs[::10], [pair for i, pair in enumerate(pairs) if i % 10]
     if not pairs:
         raise UserError(f"{config.demonstrations} needs two or more demonstrations")
+    trained = {tuple(prompt) for prompt, _ in pairs}
+    held = [(p, r) for p, r in held if tuple(p) not in trained] or held
 
     def batch_of(group):
         tokens, mask = join(*zip(*group), tokenizer.pad, model.config.context, device)
@@ -128,13 +131,13 @@ def main(config: Config) -> dict:
         progress.keep(step + 1, history)
     # 4. The same question that the base model merely continued.
     prompt = "What color is a lemon?"
-    save(out / "sft.pt", model)
     tokenizer.save(out)
-    progress.done()
+    save(out / "sft.pt", model)
     row = tokenizer.prompt(prompt)[: model.config.context - 1]
     sample = tokenizer.decode(generate(model, [row], 40, tokenizer.eos)[0])
     metrics = {"held_loss": history[-1]["held_loss"], "seconds": time.time() - start}
     write_jsonl(out / "sft.jsonl", [*history, metrics])
+    progress.done()
     print(f"sample | {prompt}\n{sample}\nwrote {out}/sft.pt in {metrics['seconds']:.0f} s")
     return metrics
 

@@ -67,7 +67,7 @@ def load(path: str | Path, command: str, vocab_size: int, device="cpu", kind=Non
         found = {"GPT": GPT, "ScalarGPT": ScalarGPT}[content.pop("class")]
         model = found(GPTConfig(**content.pop("config"))).to(device)
         model.load_state_dict(content.pop("weights"))
-    except (KeyError, TypeError, RuntimeError):
+    except (KeyError, TypeError, RuntimeError, ArithmeticError):
         raise UserError(f"{path} is not a checkpoint of this project") from None
     if kind not in (None, found):
         raise UserError(f"{path} is not a {'policy' if kind is GPT else 'reward model'}")

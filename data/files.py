@@ -1,6 +1,7 @@
 """What all scripts share outside of torch: one kind of error, JSONL files, the command line."""
 
 import argparse
+import contextlib
 import dataclasses
 import json
 import math
@@ -19,7 +20,8 @@ def option(default, help: str):
 
 
 def run(config_class, main, argv: list[str] | None = None) -> None:
-    """Reads the command line into a config and calls main(config); a UserError exits with 2.
+    """Reads the command line into a config and calls main(config); a UserError, or a file
+    that cannot be used, exits with 2.
 
     Every field of the dataclass is a flag. --fast applies the class's FAST values, if it has any,
     which flags given beside it override.
@@ -49,7 +51,7 @@ def run(config_class, main, argv: list[str] | None = None) -> None:
         if not 0 <= given.get("seed", 0) < 2**63:
             raise UserError("--seed must be 0 or more, and below 2**63")
         main(config_class(**{**preset, **given}))
-    except UserError as error:
+    except (UserError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
 
@@ -105,12 +107,14 @@ def read_jsonl(path: str | Path, *keys: str) -> list[dict]:
 
 def write_whole(path: Path, write) -> None:
     """Has write(path) write a file whole or not at all: an interruption leaves the earlier one."""
+    temporary = path.with_name(path.name + ".tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_name(path.name + ".tmp")
         write(temporary)
         os.replace(temporary, path)
     except (OSError, RuntimeError) as error:  # torch's own is a RuntimeError
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
         raise UserError(f"{path} cannot be written: {error}") from None
 
 

@@ -182,10 +182,14 @@ def test_the_readmes_example_of_ones_own_data_goes_through_every_step(tmp_path):
     ("pretrain", ("--text", "{tmp}/half.jsonl"), "surrogates not allowed"),
     ("pretrain", ("--text", "{tmp}/twice.jsonl"), "a key comes twice"),
     ("pretrain", ("--vocabulary", "500"), "--vocabulary is for --text"),
-    ("reward", ("--round", "2", "--comparisons", "x"), "leave --round out"),
+    ("reward", ("--round", "2", "--comparisons", "x"), "leave --round and --policies out"),
     ("ppo", ("--round", "2", "--ptx-coef", "1"), "leave --round out"),
     ("ppo", ("--snapshots", "0"), "--snapshots must be 1 or more"),
     ("ppo", ("--episodes", "100"), "--episodes must be a multiple"),
+    ("ppo", ("--ema", "1.5"), "--lam and --ema must be from 0 to 1"),
+    ("ppo", ("--lam", "5"), "--lam and --ema must be from 0 to 1"),
+    ("pretrain", ("--init", "x", "--layers", "2"), "--init brings its own --layers"),
+    ("reward", ("--comparisons", "x", "--policies", "y"), "leave --round and --policies out"),
 ])  # fmt: skip
 def test_a_users_mistake_is_one_sentence_and_exit_code_2(tmp_path, capsys, name, flags, says):
     (tmp_path / "empty.jsonl").write_text("")
@@ -209,6 +213,21 @@ def test_a_reward_model_is_no_policy(chain, capsys, name, flag):
     with pytest.raises(SystemExit) as error:
         run(step.Config, step.main, ["--out", str(chain[0]), flag, str(file)])
     assert error.value.code == 2 and "is not a policy" in capsys.readouterr().err
+
+
+def test_a_missing_policy_is_named_though_all_else_is_there(chain, tmp_path):
+    for file in ("base.pt", "sft.pt", "reward.pt"):
+        shutil.copy(chain[0] / file, tmp_path)
+    done = script("evaluate", "--fast", out=tmp_path)
+    assert done.returncode == 2 and done.stderr.endswith("run python ppo.py first\n")
+
+
+def test_demonstrations_are_read_before_the_reward_model_is_trained(chain, tmp_path):
+    before = (chain[0] / "comparisons.jsonl").read_bytes()
+    done = script("reward", "--fast", "--demonstrations", tmp_path / "typo.jsonl", out=chain[0])
+    assert done.returncode == 2 and "typo.jsonl cannot be read" in done.stderr
+    assert "comparisons of" not in done.stdout  # nothing was sampled
+    assert (chain[0] / "comparisons.jsonl").read_bytes() == before
 
 
 def test_a_script_ends_with_a_sentence_and_without_a_traceback(tmp_path):

@@ -121,6 +121,35 @@ def test_held_out_demonstrations_are_never_trained_on(folder, monkeypatch):
 
 
 # -------------------------------------------------------------------------------- reward model
+def test_held_out_comparisons_are_of_prompts_that_are_never_trained_on(folder, monkeypatch):
+    trained, measured, score, score_texts_ = set(), [], ScalarGPT.score, reward.score_texts
+
+    def watched(self, tokens, mask):
+        if torch.is_grad_enabled():
+            for row, of in zip(tokens.tolist(), mask.tolist()):
+                trained.add(TOKENIZER.decode([x for x, m in zip(row, of) if not m][: of.index(1)]))
+        return score(self, tokens, mask)
+
+    def scored(model_, tokenizer, prompts, responses):
+        measured.append(set(prompts))
+        return score_texts_(model_, tokenizer, prompts, responses)
+
+    monkeypatch.setattr(ScalarGPT, "score", watched)
+    monkeypatch.setattr(reward, "score_texts", scored)
+    run_reward(folder)  # every prompt comes twice
+    trained = {text.strip() for text in trained}
+    assert measured[-1] == {"Say one."} and len(trained) == 9 and not measured[-1] & trained
+
+
+def test_floor_and_spread_are_of_the_compared_samples_scores(folder):
+    run_reward(folder, lr=1e-2)
+    model_, extra = load(folder / "reward.pt", "", TOKENIZER.size)
+    flat = [(f"Say {w}.", text) for w in WORDS[1:] * 2 for text in ("yes", "no no")]
+    scores = torch.tensor(score_texts(model_, TOKENIZER, *map(list, zip(*flat))))
+    assert extra["floor"] == pytest.approx(scores.quantile(0.01).item(), rel=1e-4)
+    assert extra["spread"] == pytest.approx(scores.std().item(), rel=1e-4)
+
+
 def test_the_reward_model_starts_as_the_sft_models_body(folder):
     run_reward(folder, lr=0.0)
     assert same_weights(model(folder, "sft"), model(folder, "reward"))
@@ -151,6 +180,47 @@ def test_the_average_of_the_policys_weights_is_the_product(folder):
     assert same_weights(model(folder, "sft"), model(folder, "ppo"))
 
 
+def test_the_average_is_moved_after_every_step(folder, monkeypatch):
+    decays, update_ema = [], ppo.update_ema
+    monkeypatch.setattr(ppo, "update_ema", lambda *x: (decays.append(x[2]), update_ema(*x)))
+    run_ppo(folder, ema=0.7, inner_epochs=2)
+    assert decays == [0.7] * 8
+
+
+def test_the_policys_learning_rate_rises_from_a_tenth_and_the_value_networks_does_not(
+    folder, monkeypatch
+):
+    rates, step = [], torch.optim.Adam.step
+
+    def watched(self, *args):
+        rates.append(self.param_groups[0]["lr"])
+        return step(self, *args)
+
+    monkeypatch.setattr(torch.optim.Adam, "step", watched)
+    run_ppo(folder, iterations=4, warmup=2, minibatch=16, lr=1e-3, value_lr=5e-4, value_warmup=0)
+    assert rates[::2] == pytest.approx([1e-4, 5.5e-4, 1e-3, 1e-3])
+    assert rates[1::2] == [5e-4] * 4
+
+
+def test_values_and_returns_reach_the_value_loss_with_a_clip_in_spreads(folder, monkeypatch):
+    calls, value_loss, rollout, batches = [], ppo.value_loss, ppo.rollout, []
+
+    def watched(*args):
+        calls.append(args)
+        return value_loss(*args)
+
+    monkeypatch.setattr(ppo, "value_loss", watched)
+    monkeypatch.setattr(ppo, "rollout", lambda *x: batches.append(rollout(*x)) or batches[-1])
+    model_, extra = load(folder / "reward.pt", "", TOKENIZER.size)
+    save(folder / "reward.pt", model_, **{**extra, "spread": 3.0})
+    run_ppo(folder, iterations=1, value_warmup=0, minibatch=16, clip=0.1)
+    values, old, returns, mask, clip = calls[0]
+    assert clip == pytest.approx(0.3) and len(mask) == 16
+    torch.testing.assert_close(values, old, rtol=1e-4, atol=1e-5)
+    for mine, key in ((old, "values"), (returns, "returns")):
+        torch.testing.assert_close(mine.sum(), batches[0][key].sum(), rtol=1e-4, atol=1e-4)
+
+
 def test_the_reward_model_and_the_reference_stay_as_they_were(folder, monkeypatch):
     networks, rollout = [], ppo.rollout
 
@@ -174,8 +244,11 @@ def test_a_second_pass_is_compared_with_the_policy_that_sampled(folder, monkeypa
         return policy_loss(logp, old_logp, *rest)
 
     monkeypatch.setattr(ppo, "policy_loss", watched)
-    run_ppo(folder, inner_epochs=2, iterations=1)
-    assert moves[0] < 1e-5 and min(moves[1:]) > 1e-4 and len(moves) == 4
+    run_ppo(folder, inner_epochs=2)
+    # Two iterations of two passes over two minibatches: the first step of each is at ratio 1, and
+    # in the second iteration the policy is no longer the reference.
+    assert max(moves[0], moves[4]) < 1e-5 and len(moves) == 8
+    assert min(moves[1:4] + moves[5:]) > 1e-4
 
 
 def test_ptx_raises_the_likelihood_of_the_web(folder, monkeypatch):
@@ -186,3 +259,26 @@ def test_ptx_raises_the_likelihood_of_the_web(folder, monkeypatch):
     losses = [pretrain.loss_of(model(folder, name), rows, TOKENIZER.pad, "cpu").item()
               for name in ("sft", "ppo_ptx")]  # fmt: skip
     assert losses[1] < losses[0] - 0.1
+
+
+def test_ptx_adds_the_coefficient_times_the_gradient_of_the_webs_loss(folder, monkeypatch):
+    """Without any reward and at a learning rate of 0 nothing else is left of the gradient."""
+    texts = ["one is one."]  # every row of the batch
+    monkeypatch.setattr(ppo.make, "corpus", lambda count: texts)
+    monkeypatch.setattr(ppo, "policy_loss", lambda logp, *rest: 0.0 * logp.sum())
+    seen, clip = [], torch.nn.utils.clip_grad_norm_
+
+    def watched(parameters, most):
+        parameters = list(parameters)
+        seen.append([p.grad.clone() for p in parameters if p.grad is not None])
+        return clip(parameters, most)
+
+    monkeypatch.setattr(torch.nn.utils, "clip_grad_norm_", watched)
+    run_ppo(folder, ptx_coef=3.0, lr=0.0, iterations=1, value_warmup=0, minibatch=16)
+    policy = model(folder, "sft")
+    loss = pretrain.loss_of(policy, [TOKENIZER.document(texts[0])], TOKENIZER.pad, "cpu")
+    (3.0 * loss).backward()
+    expected = [p.grad for p in policy.parameters() if p.grad is not None]
+    assert len(seen[0]) == len(expected) > 5
+    for one, other in zip(seen[0], expected):
+        torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-6)

@@ -84,11 +84,40 @@ def test_weights_start_so_that_heads_look_for_what_is_alike():
     torch.testing.assert_close(near.diag(3), near[0, 3].expand(CONTEXT - 3))
 
 
+def test_weights_start_with_their_standard_deviations():
+    torch.manual_seed(0)
+    model = m.ScalarGPT(m.GPTConfig(2000, layers=3, heads=2, width=64))
+    up, down = model.blocks[0].up.weight, model.blocks[0].down.weight
+    expected = {model.wte.weight: 1 / 8, up: 1 / 8, down: 1 / 8 / math.sqrt(6)}
+    for weight, std in expected.items():
+        assert weight.std().item() == pytest.approx(std, rel=0.03)
+    heads = [m.ScalarGPT(m.GPTConfig(20, layers=1, heads=2, width=64)).scalar for _ in range(60)]
+    weights = torch.cat([head.weight.flatten() for head in heads])
+    assert weights.std().item() == pytest.approx(1 / math.sqrt(65), rel=0.05)
+    biases = [p for name, p in model.named_parameters() if name.endswith("bias")]
+    assert all((p == 0).all() for p in biases) and heads[0].bias.item() == 0
+
+
 # --------------------------------------------------------------------------- batches and logprobs
 def test_join_pads_on_the_right_and_marks_the_response():
     tokens, mask = m.join([[1, 2], [3]], [[4], [5, 6, 7]], PAD, 32)
     assert tokens.tolist() == [[1, 2, 4, PAD], [3, 5, 6, 7]]
     assert mask.tolist() == [[0, 0, 1, 0], [0, 1, 1, 1]]
+
+
+def test_join_cuts_a_response_where_the_context_ends():
+    tokens, mask = m.join([[1, 2], [3]], [[4, 5, 6], [5]], PAD, 4)
+    assert tokens.tolist() == [[1, 2, 4, 5], [3, 5, PAD, PAD]]
+    assert mask.tolist() == [[0, 0, 1, 1], [0, 1, 0, 0]]
+
+
+def test_logprobs_keep_the_models_precision():
+    model, (tokens, mask) = tiny().double(), batch()
+    logp = model.logprobs(tokens, mask)
+    assert logp.dtype == torch.float64
+    every = model(tokens).log_softmax(dim=-1)
+    for b, t in mask.nonzero().tolist():
+        assert logp[b, t].item() == pytest.approx(every[b, t - 1, tokens[b, t]].item(), rel=1e-12)
 
 
 def test_logprobs_are_the_log_softmax_one_position_before_the_token():

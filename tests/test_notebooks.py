@@ -1,6 +1,7 @@
 """The notebooks as they are stored, and (pytest -m notebooks) run with the preset."""
 
 import ast
+import builtins
 import json
 import os
 import re
@@ -59,6 +60,26 @@ def test_a_notebook_says_its_aim_asks_for_predictions_and_ends_with_exercises(na
     assert sum("Predict, then run" in cell for cell in cells) >= 2
     assert "".join(cells).count("<details>") == 3 == "".join(cells).count("</details>")
     assert f"notebooks/{name}.ipynb" in (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+def names_of(code: str, kind: type) -> set[str]:
+    """The names that some code reads (ast.Load) or sets (ast.Store), imports and defines."""
+    nodes = list(ast.walk(ast.parse(code)))
+    names = {n.id for n in nodes if isinstance(n, ast.Name) and isinstance(n.ctx, kind)}
+    if kind is ast.Store:
+        names |= {n.name for n in nodes if isinstance(n, ast.FunctionDef)}
+        names |= {n.arg for n in nodes if isinstance(n, ast.arg)}
+        names |= {(n.asname or n.name).split(".")[0] for n in nodes if isinstance(n, ast.alias)}
+    return names
+
+
+@pytest.mark.parametrize("name", FIGURES)
+def test_the_answers_of_exercises_use_names_that_the_notebook_has(name):
+    known = set(dir(builtins)).union(*(names_of(c, ast.Store) for c in sources(name, "code")))
+    answers = re.findall(r"```python\n(.*?)```", "\n".join(sources(name, "markdown")), re.DOTALL)
+    assert answers
+    for code in answers:
+        assert not names_of(code, ast.Load) - known - names_of(code, ast.Store), code
 
 
 @pytest.mark.notebooks

@@ -14,6 +14,7 @@ from ppo import (
     masked_mean,
     policy_loss,
     rollout,
+    rollout_metrics,
     shaped_rewards,
     update_ema,
     value_loss,
@@ -168,6 +169,26 @@ def test_value_loss_by_hand_with_a_clip_of_02(value, target, loss, slope):
     torch.testing.assert_close(values.grad, mask * slope / 2)  # a mean of two tokens
 
 
+@pytest.mark.parametrize("seed", range(5))
+def test_policy_loss_and_value_loss_equal_slow_loops(seed):
+    mask, (now, old, first, second) = masks(), (noise(seed + i) for i in range(0, 40, 10))
+    policy, value, n = 0.0, 0.0, 0
+    for b, i in mask.nonzero().tolist():
+        ratio, gain = math.exp(now[b, i] - old[b, i]), first[b, i].item()
+        policy -= min(gain * ratio, gain * min(max(ratio, 0.8), 1.2))
+        v, before, target = now[b, i].item(), old[b, i].item(), second[b, i].item()
+        near = before + min(max(v - before, -0.2), 0.2)
+        value += 0.5 * max((v - target) ** 2, (near - target) ** 2)
+        n += 1
+    rows = torch.tensor([2, 0, 3, 1])  # the order of rows does not matter
+    for loss, inputs, expected in (
+        (policy_loss, (now, old, first), policy), (value_loss, (now, old, second), value),
+    ):  # fmt: skip
+        assert loss(*inputs, mask, 0.2).item() == pytest.approx(expected / n)
+        shuffled = loss(*(x[rows] for x in inputs), mask[rows], 0.2)
+        assert shuffled.item() == pytest.approx(expected / n)
+
+
 def test_value_loss_with_an_infinite_clip_is_half_the_mean_squared_error():
     values, old, returns, mask = noise(0), noise(1), noise(2), masks()
     expected = 0.5 * (values - returns)[mask == 1].pow(2).mean()
@@ -196,6 +217,21 @@ def test_ema_moves_every_weight_by_one_minus_decay():
 
 
 # -------------------------------------------------------------------------------------- rollouts
+def test_logged_metrics_by_hand_whatever_stands_on_padding():
+    mask = t([[0, 1, 1, 0], [0, 0, 1, 0]])
+    batch = {
+        "mask": mask, "scores": t([2.0, -1.0]), "ended": t([1.0, 0.0]),
+        "logp": t([[9, -1, -2, 9], [9, 9, -3, 9]]),
+        "ref_logp": t([[5, -2, -2.5, 7], [5, 5, -2, 7]]),
+        "values": t([[8, 1, 2, 8], [8, 8, 4, 8]]), "returns": t([[0, 1, 3, 0], [0, 0, 5, 0]]),
+    }  # fmt: skip
+    expected = {
+        "score": 0.5, "kl": (1.5 - 1) / 2, "entropy": 2.0, "length": 1.5, "no_eos": 0.5,
+        "explained_variance": 1 - (2 / 9) / (8 / 3),  # errors 0, 1, 1; returns 1, 3, 5
+    }  # fmt: skip
+    assert rollout_metrics(batch) == pytest.approx(expected)
+
+
 class CountsThrees:
     """A stand-in for the reward model: the share of response tokens that are 3."""
 

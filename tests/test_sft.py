@@ -1,17 +1,20 @@
 """The SFT loss, its mask, and the whole step on a tiny model and twenty demonstrations."""
 
 import json
+import math
+import random
 
 import pytest
 import torch
 import torch.nn.functional as F
 
+import pretrain
 import sft
 from data.checkpoints import load, save
-from data.files import UserError
+from data.files import UserError, write_jsonl
 from data.tokenizer import Tokenizer
 from model import GPT, GPTConfig, join
-from pretrain import learning_rate, loss_of
+from pretrain import batches, learning_rate, loss_of
 from sft import cosine, sft_loss
 
 V, PAD = 20, 20
@@ -67,6 +70,44 @@ def test_pretraining_loss_is_the_mean_over_all_tokens_but_the_first():
         expected += [-logp[i, row[i + 1]].item() for i in range(len(row) - 1)]
     value = loss_of(model, rows, PAD, "cpu").item()
     assert len(expected) == 6 and value == pytest.approx(sum(expected) / 6, rel=1e-5)
+
+
+def test_pretraining_batches_hold_every_document_once_and_little_padding():
+    rng = random.Random(0)
+    rows = [[i] * rng.randint(1, 40) for i in range(3000)]  # more than a pool of 2,048
+    groups, seen = batches(rows, 100, random.Random(1)), []
+    while len(seen) < len(rows):
+        group = next(groups)
+        assert len(group) == 1 or len(group) * max(map(len, group)) <= 100
+        seen += group
+    assert sorted(seen) == sorted(rows)
+    again = [next(groups) for _ in range(5)]  # and from the start
+    assert all(row in rows[:2048] for group in again for row in group)
+
+
+def test_bits_per_byte_are_of_the_bytes_that_were_predicted(tmp_path):
+    # A model of random weights, never trained: every document is held out or of no effect.
+    texts = [{"text": "one two three. " * n} for n in (3, 1, 2, 2)]
+    write_jsonl(tmp_path / "text.jsonl", texts)
+    metrics = pretrain.main(pretrain.Config(text=str(tmp_path / "text.jsonl"), tokens=1, lr=0.0,
+                                            layers=1, heads=2, width=16, out=str(tmp_path),
+                                            device="cpu"))  # fmt: skip
+    tokenizer = Tokenizer()
+    model, _ = load(tmp_path / "base.pt", "", tokenizer.size)
+    order = [record["text"] for record in texts]
+    random.Random(0).shuffle(order)
+    row = tokenizer.document(order[-1])
+    nats = loss_of(model, [row], tokenizer.pad, "cpu").item() * (len(row) - 1)
+    predicted = len(tokenizer.decode(row).encode()) - len(tokenizer.decode(row[:1]).encode())
+    assert metrics["loss"] == pytest.approx(nats / (len(row) - 1), rel=1e-5)
+    assert metrics["bits_per_byte"] == pytest.approx(nats / math.log(2) / predicted, rel=1e-5)
+
+
+def test_a_corpus_without_a_word_is_survived(tmp_path):
+    write_jsonl(tmp_path / "text.jsonl", [{"text": ""}] * 3)
+    config = pretrain.Config(text=str(tmp_path / "text.jsonl"), tokens=1, layers=1, heads=2,
+                             width=16, out=str(tmp_path), device="cpu")  # fmt: skip
+    assert pretrain.main(config)["bits_per_byte"] >= 0 and (tmp_path / "base.pt").exists()
 
 
 def test_pretraining_rate_rises_stays_and_falls_to_0():
