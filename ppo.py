@@ -29,6 +29,8 @@ Differences from the paper
   8. A round starts from the policy before it, its KL is to the SFT model still, and its value
      network starts from the round's reward model (the paper does not say).
   9. Lambda 0.95 and whitening over the batch are common practice; the paper prints neither.
+ 10. Labelers and the reward model read an answer's text, encoded anew; here the sampled tokens are
+     scored. They differ in fewer than one of a hundred answers.
 
 Dimension key: B episodes, T tokens. Everything per token is (B,T), read where `mask` is 1.
 """
