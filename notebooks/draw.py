@@ -115,6 +115,48 @@ def further_tables() -> dict[str, str]:
     return found
 
 
+def story(first: dict) -> str:
+    """The paper's claims in its own order: what one seed measured, and what prints it."""
+
+    def path(metric: str, *names: str) -> str:
+        found = (first["models"][name][metric]["value"] for name in names or list(MODELS)[1:])
+        return " → ".join(f"{value:.2f}" for value in found)
+
+    def share(kind: str, name: str) -> str:
+        return f"{first[kind][name]['value']:.2f}"
+
+    again = [f"{np.mean(values(rounds, 'models', name, 'gold')):.2f}"
+             for rounds in [list(filter(None, (part(f"rounds{seed}") for seed in SEEDS)))]
+             for name in ("ppo", "round2", "round3")]  # fmt: skip
+    unprompted = ("gpt", "sft", "ppo")
+    lines = [
+        ("a language model continues text", f"gold {path('gold', 'gpt')}, behind a page of "
+         f"examples {path('gold', 'prompted')}", "pretrain.py"),
+        ("step 1: it is fine-tuned on labelers' demonstrations", f"gold {path('gold', 'sft')}; "
+         f"preferred to GPT in {share('wins', 'sft/gpt')}", "sft.py"),
+        ("step 2: a reward model learns from labelers' rankings", "orders a pair as another "
+         f"labeler does in {share('labelers', 'rm_heldout')}; two labelers agree in "
+         f"{share('labelers', 'agreement')}", "reward.py"),
+        ("step 3: PPO follows its reward", f"gold {path('gold', 'ppo')}; preferred to SFT in "
+         f"{share('wins', 'ppo/sft')}", "ppo.py"),
+        ("steps 2 and 3 are repeated", "gold " + " → ".join(again),
+         "reward.py --round 2 && python ppo.py --round 2"),
+        ("preferred to GPT-3, also to a prompted one", f"{share('wins', 'ppo/gpt')} and "
+         f"{share('wins', 'ppo/prompted')}", "evaluate.py"),
+        ("keeps explicit constraints", path("constraint"), "evaluate.py"),
+        ("invents less in a closed domain", path("hallucination"), "evaluate.py"),
+        ("gives more true and informative answers", path("truthful_informative"), "evaluate.py"),
+        ("is less toxic when asked to be respectful", path("toxic_respectful"), "evaluate.py"),
+        ("may lose other skills: translation, reading",
+         f"GPT → SFT → PPO: {path('tax_lomi', *unprompted)}, {path('tax_reading', *unprompted)}",
+         "ppo.py --ptx-coef 0.5"),
+        ("still takes false premises as true", path("false_premise"), "evaluate.py"),
+        ("still hedges where it need not", path("hedging"), "evaluate.py"),
+    ]  # fmt: skip
+    head = ["the paper's story", "here: GPT prompted → SFT → PPO, if not said otherwise", "command"]
+    return table(head, *([claim, found, f"`python {script}`"] for claim, found, script in lines))
+
+
 def tables() -> dict[str, str]:
     """The README's tables: name -> Markdown."""
     seeds = [part(f"seed{seed}") for seed in SEEDS]
@@ -143,6 +185,7 @@ def tables() -> dict[str, str]:
             f"{sum(seconds.values()):.0f} s",
         ])  # fmt: skip
     return {
+        "story": story(seeds[0]),
         "models": table(["0 to 1, mean [95 % interval]", "n", *MODELS.values()], *rows(GOLD)),
         "wins": table(["preferred by held-out labelers, ties apart", "untied", "share", "by gold"],
                       *([names(pair), e["n"], cell(e), f"{e['gold']:.2f}"] for pair, e in wins)),

@@ -82,6 +82,7 @@ def test_evaluation_has_its_stated_form(chain):
             assert 0 <= entry["low"] <= entry["value"] <= entry["high"] <= 1 and entry["n"] > 0
     for kind in ("wins", "wins_own"):
         assert {"value", "low", "high", "n", "gold"} == set(results[kind]["round2/sft"])
+    assert {"right/gpt", "right/prompted", "right/sft"} <= set(results["wins"])
     assert {"agreement", "rm_own", "rm_heldout", "rm_ceiling", "rm_clear"} == set(
         results["labelers"]
     )
