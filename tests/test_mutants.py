@@ -32,7 +32,8 @@ def test_mutants_are_caught(number, tmp_path):
     run = subprocess.run(
         [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", "-k", part, tests],
         cwd=tmp_path, capture_output=True, text=True, check=False,
-        env={**os.environ, "PYTHONPATH": str(tmp_path), "PYTHONDONTWRITEBYTECODE": "1"},
+        env={**os.environ, "PYTHONPATH": str(tmp_path), "PYTHONDONTWRITEBYTECODE": "1",
+             "OMP_NUM_THREADS": "1"},
     )  # fmt: skip
     assert run.returncode == 1, f"not caught by a test of {part}:\n{run.stdout[-500:]}"
 
