@@ -220,13 +220,13 @@ def test_ema_moves_every_weight_by_one_minus_decay():
 def test_logged_metrics_by_hand_whatever_stands_on_padding():
     mask = t([[0, 1, 1, 0], [0, 0, 1, 0]])
     batch = {
-        "mask": mask, "scores": t([2.0, -1.0]), "ended": t([1.0, 0.0]),
+        "mask": mask, "scores": t([2.0, -1.0]), "ended": t([0.0, 0.0]),
         "logp": t([[9, -1, -2, 9], [9, 9, -3, 9]]),
         "ref_logp": t([[5, -2, -2.5, 7], [5, 5, -2, 7]]),
         "values": t([[8, 1, 2, 8], [8, 8, 4, 8]]), "returns": t([[0, 1, 3, 0], [0, 0, 5, 0]]),
     }  # fmt: skip
     expected = {
-        "score": 0.5, "kl": (1.5 - 1) / 2, "entropy": 2.0, "length": 1.5, "no_eos": 0.5,
+        "score": 0.5, "kl": (1.5 - 1) / 2, "entropy": 2.0, "length": 1.5, "no_eos": 1.0,
         "explained_variance": 1 - (2 / 9) / (8 / 3),  # errors 0, 1, 1; returns 1, 3, 5
     }  # fmt: skip
     assert rollout_metrics(batch) == pytest.approx(expected)
