@@ -85,10 +85,8 @@ def test_gradients_are_of_one_step_and_clipped_to_norm_1(folder, monkeypatch, ru
         return norms[-1]
 
     clipped = set()
-    for kind in (torch.optim.Adam, torch.optim.AdamW):
-        if "step" not in vars(kind):  # the other's, by inheritance
-            continue
-        step = kind.step
+    # Both are looked up first: the one may inherit its step from the other.
+    for kind, step in [(kind, kind.step) for kind in (torch.optim.Adam, torch.optim.AdamW)]:
 
         def stepped(self, *args, step=step):
             assert id(self.param_groups[0]["params"][0]) in clipped  # clipped since the last step
