@@ -53,7 +53,7 @@ def part(name: str) -> dict:
     return json.loads(file.read_text()) if file.exists() else {}
 
 
-def parts(kind: str) -> list[dict]:
+def of_seeds(kind: str) -> list[dict]:
     """The parts kind0, kind1 and kind2, those that are there."""
     return list(filter(None, (part(f"{kind}{seed}") for seed in SEEDS)))
 
@@ -130,7 +130,7 @@ def story(first: dict) -> str:
     def share(kind: str, name: str) -> str:
         return f"{first[kind][name]['value']:.2f}"
 
-    again = [f"{np.mean(values(parts('rounds'), 'models', name, 'gold')):.2f}"
+    again = [f"{np.mean(values(of_seeds('rounds'), 'models', name, 'gold')):.2f}"
              for name in ("ppo", "round2", "round3")]  # fmt: skip
     unprompted = ("gpt", "sft", "ppo")
     lines = [
@@ -252,7 +252,7 @@ def draw_wins() -> None:
 def draw_rounds() -> None:
     """Gold after each round: every seed, and their mean."""
     figure, axis, file = picture("rounds")
-    results = parts("rounds")
+    results = of_seeds("rounds")
     curves = np.array([values(results, "models", name, "gold")
                        for name in ("sft", "ppo", "round2", "round3")])  # fmt: skip
     axis.plot(range(4), curves, color=BLUE, alpha=0.3, linewidth=1)
@@ -266,7 +266,7 @@ def draw_rounds() -> None:
 def draw_tax() -> None:
     """The skills of the web before and after, by the coefficient of the pretraining gradient."""
     figure, axis, file = picture("tax")
-    rounds, others = parts("rounds"), parts("ptx")
+    rounds, others = of_seeds("rounds"), of_seeds("ptx")
     coefs = sorted(others[0], key=float)
     for skill, color in zip(SKILLS, (BLUE, ORANGE, GREEN)):
         metric, marks = f"tax_{skill}", {}
