@@ -19,7 +19,7 @@ GOLD = {
     "gold_generation": "… of them generation",
     "gold_phrasing": "gold, phrasings never seen",
     "gold_entity": "gold, names and things that no prompt or demonstration has",
-    "swapped": "text swapped: the answer follows",
+    "swapped": "a word of the text exchanged: the answer follows",
 }
 CLAIMS = {  # what is measured, and the paper's figure
     "constraint": ("on the subject, with every constraint kept", "up"),
@@ -39,7 +39,7 @@ CLAIMS = {  # what is measured, and the paper's figure
     "tax_cloze": ("web skill: story cloze", "down"),
 }
 LABELERS = {
-    "agreement": "two labelers agree",
+    "agreement": "two labelers agree (on the training comparisons)",
     "rm_own": "against labelers it learned from",
     "rm_heldout": "against other labelers",
     "rm_ceiling": "what gold itself reaches on their labels",
@@ -67,6 +67,11 @@ def table(*rows: list) -> str:
     return "\n".join([lines[0], "|" + "---|" * len(rows[0]), *lines[1:]])
 
 
+def judged(chain: dict) -> dict:
+    """How well labelers are foretold: by reward.py, on more prompts, or else by evaluate.py."""
+    return {**chain["labelers"], **chain["histories"]["reward"][-1]}
+
+
 def spread(results: list[dict], *keys: str) -> str:
     """The mean over the seeds that there are, and the lowest and the highest."""
     found = values([result for result in results if result], *keys)
@@ -87,6 +92,21 @@ def further_tables() -> dict[str, str]:
             lines.append([label, *gold, *(wins or "––")])
         found["rounds"] = table(["", "gold, test prompts", "gold, phrasings never seen",
                                  "preferred to SFT", "by gold"], *lines)  # fmt: skip
+    chains = [(part("seed0"), part("rounds0")), (part("longer"), part("longer_rounds"))]
+    if all(map(all, chains)):
+        lines, pairs = [], ("ppo/gpt", "ppo/prompted", "ppo/sft", "round3/sft")
+        for one, three in chains:
+            models, wins = ({**one[kind], **three[kind]} for kind in ("models", "wins"))
+            tokens = one["histories"]["pretrain"][-1]["tokens"]
+            lines.append([
+                f"{tokens / 1e6:.1f} M",
+                *(cell(models[name]["gold"]) for name in ("sft", "ppo", "round3")),
+                *(cell(wins[pair]) for pair in pairs),
+                cell(one["labelers"]["rm_clear"]),
+            ])  # fmt: skip
+        found["longer"] = table(["tokens of pretraining", "gold: SFT", "PPO", "round 3",
+                                 "PPO preferred to GPT", "to prompted GPT", "to SFT",
+                                 "round 3 to SFT", "clear pairs"], *lines)  # fmt: skip
     if control := part("control"):
         lines = [[label, *(cell(e[x]) for x in ("newest", "control", "gain", "newest/control"))]
                  for label, e in control.items()]  # fmt: skip
@@ -121,43 +141,46 @@ def further_tables() -> dict[str, str]:
 
 
 def story(first: dict) -> str:
-    """The paper's claims in its own order: what one seed measured, and what prints it."""
+    """The paper's claims in its own order: what was measured, and what makes it."""
 
     def path(metric: str, *names: str) -> str:
         found = (first["models"][name][metric]["value"] for name in names or list(MODELS)[1:])
         return " → ".join(f"{value:.2f}" for value in found)
 
-    def share(kind: str, name: str) -> str:
-        return f"{first[kind][name]['value']:.2f}"
+    def share(pair: str) -> str:
+        return f"{first['wins'][pair]['value']:.2f}"
 
     again = [f"{np.mean(values(of_seeds('rounds'), 'models', name, 'gold')):.2f}"
              for name in ("ppo", "round2", "round3")]  # fmt: skip
-    unprompted = ("gpt", "sft", "ppo")
+    foretold, unprompted, ptx = judged(first), ("gpt", "sft", "ppo"), part("rounds0")
+    restored = [f"{ptx['models']['ppo_ptx'][skill]['value']:.2f}" if ptx else "–"
+                for skill in ("tax_lomi", "tax_reading")]  # fmt: skip
     lines = [
         ("a language model continues text", f"gold {path('gold', 'gpt')}, behind a page of "
          f"examples {path('gold', 'prompted')}", "pretrain.py"),
         ("step 1: it is fine-tuned on labelers' demonstrations", f"gold {path('gold', 'sft')}; "
-         f"preferred to GPT in {share('wins', 'sft/gpt')}", "sft.py"),
+         f"preferred to GPT in {share('sft/gpt')}", "sft.py"),
         ("step 2: a reward model learns from labelers' rankings", "orders a pair as another "
-         f"labeler does in {share('labelers', 'rm_heldout')}; two labelers agree in "
-         f"{share('labelers', 'agreement')}", "reward.py"),
+         f"labeler does in {foretold['rm_heldout']['value']:.2f}; two labelers agree in "
+         f"{foretold['agreement']['value']:.2f}", "reward.py"),
         ("step 3: PPO follows its reward", f"gold {path('gold', 'ppo')}; preferred to SFT in "
-         f"{share('wins', 'ppo/sft')}", "ppo.py"),
-        ("steps 2 and 3 are repeated", "gold " + " → ".join(again),
+         f"{share('ppo/sft')}", "ppo.py"),
+        ("steps 2 and 3 are repeated", f"gold {' → '.join(again)} (the mean of three seeds)",
          "reward.py --round 2 && python ppo.py --round 2"),
-        ("preferred to GPT-3, also to a prompted one", f"{share('wins', 'ppo/gpt')} and "
-         f"{share('wins', 'ppo/prompted')}", "evaluate.py"),
+        ("preferred to GPT-3, also to a prompted one", f"{share('ppo/gpt')} and "
+         f"{share('ppo/prompted')}", "evaluate.py"),
         ("keeps explicit constraints", path("constraint"), "evaluate.py"),
         ("invents less in a closed domain", path("hallucination"), "evaluate.py"),
         ("gives more true and informative answers", path("truthful_informative"), "evaluate.py"),
         ("is less toxic when asked to be respectful", path("toxic_respectful"), "evaluate.py"),
         ("may lose other skills: translation, reading",
          f"GPT → SFT → PPO: {path('tax_lomi', *unprompted)}, {path('tax_reading', *unprompted)}",
-         "ppo.py --ptx-coef 0.5"),
+         "evaluate.py"),
+        ("PPO-ptx restores them", " and ".join(restored), "ppo.py --ptx-coef 0.5"),
         ("still takes false premises as true", path("false_premise"), "evaluate.py"),
         ("still hedges where it need not", path("hedging"), "evaluate.py"),
     ]  # fmt: skip
-    head = ["the paper's story", "here: GPT prompted → SFT → PPO, if not said otherwise", "command"]
+    head = ["the paper's story", "here: GPT prompted → SFT → PPO, if not said otherwise", "made by"]
     return table(head, *([claim, found, f"`python {script}`"] for claim, found, script in lines))
 
 
@@ -174,6 +197,7 @@ def tables() -> dict[str, str]:
     def names(pair: str) -> str:
         return " to ".join({**MODELS, "right": "right answers"}[name] for name in pair.split("/"))
 
+    foretold = judged(seeds[0])
     claims = rows({metric: label for metric, (label, _) in CLAIMS.items()})
     wins = seeds[0]["wins"].items()
     lines = []
@@ -195,8 +219,7 @@ def tables() -> dict[str, str]:
                       *([names(pair), e["n"], cell(e), f"{e['gold']:.2f}"] for pair, e in wins)),
         "labelers": table(["the reward model, on prompts it was not trained on", "pairs",
                            "accuracy"],
-                          *([label, seeds[0]["labelers"][name]["n"],
-                             cell(seeds[0]["labelers"][name])]
+                          *([label, foretold[name]["n"], cell(foretold[name])]
                             for name, label in LABELERS.items())),
         "claims": table(["share of answers", "n", *MODELS.values(), "the paper"],
                         *(row + [paper] for row, (_, paper) in zip(claims, CLAIMS.values()))),
@@ -320,7 +343,7 @@ def draw_calibration() -> None:
     axis.plot([0, 1], [0, 1], color="black", linewidth=0.8, linestyle="--")
     axis.set_xlabel("preference that the reward model predicts")
     axis.set_ylabel("share of held-out labelers")
-    axis.set_title("The reward model is as sure as it is right", fontsize=10)
+    axis.set_title("Nearly as right as it is sure; too sure at the ends", fontsize=10)
     axis.legend(frameon=False, fontsize=8)
     figure.savefig(file, dpi=150)
 
