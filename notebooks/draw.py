@@ -94,19 +94,7 @@ def further_tables() -> dict[str, str]:
                                  "preferred to SFT", "by gold"], *lines)  # fmt: skip
     chains = [(part("seed0"), part("rounds0")), (part("longer"), part("longer_rounds"))]
     if all(map(all, chains)):
-        lines, pairs = [], ("ppo/gpt", "ppo/prompted", "ppo/sft", "round3/sft")
-        for one, three in chains:
-            models, wins = ({**one[kind], **three[kind]} for kind in ("models", "wins"))
-            tokens = one["histories"]["pretrain"][-1]["tokens"]
-            lines.append([
-                f"{tokens / 1e6:.1f} M",
-                *(cell(models[name]["gold"]) for name in ("sft", "ppo", "round3")),
-                *(cell(wins[pair]) for pair in pairs),
-                cell(one["labelers"]["rm_clear"]),
-            ])  # fmt: skip
-        found["longer"] = table(["tokens of pretraining", "gold: SFT", "PPO", "round 3",
-                                 "PPO preferred to GPT", "to prompted GPT", "to SFT",
-                                 "round 3 to SFT", "clear pairs"], *lines)  # fmt: skip
+        found["longer"] = longer(chains)
     if control := part("control"):
         lines = [[label, *(cell(e[x]) for x in ("newest", "control", "gain", "newest/control"))]
                  for label, e in control.items()]  # fmt: skip
@@ -138,6 +126,24 @@ def further_tables() -> dict[str, str]:
                  for e in samples]  # fmt: skip
         found["hacked"] = table(["prompt", "answer", "gold"], *lines)
     return found
+
+
+def longer(chains: list[tuple[dict, dict]]) -> str:
+    """Chains of seed 0 with less and more pretraining, each with its further rounds."""
+    names = {"sft": "SFT", "ppo": "PPO", "ppo_ptx": "PPO-ptx", "round2": "round 2",
+             "round3": "round 3"}  # fmt: skip
+    metrics = {"gold": "gold", "gold_phrasing": "phrasings never seen",
+               "constraint": "every constraint kept", "unanswerable": "not in the text: says so",
+               "answered": "in the text: answered right"}  # fmt: skip
+    lines = []
+    for name, label in names.items():
+        for one, three in chains:
+            models, wins = ({**three[kind], **one[kind]} for kind in ("models", "wins"))
+            tokens = f"{one['histories']['pretrain'][-1]['tokens'] / 1e6:.1f} M"
+            against = wins.get(f"{name}/sft")
+            lines.append([label, tokens, *(f"{models[name][m]['value']:.2f}" for m in metrics),
+                          cell(against), f"{against['gold']:.2f}" if against else "–"])  # fmt: skip
+    return table(["", "pretraining", *metrics.values(), "preferred to SFT", "by gold"], *lines)
 
 
 def story(first: dict) -> str:

@@ -9,6 +9,8 @@ to notebooks/published/PART.json. A part whose file is there is left alone: dele
 
     seedN      the chain and its evaluation
     roundsN    two rounds more and PPO-ptx, evaluated beside it
+    longer     seed 0's chain with three times as many tokens of pretraining
+    longer_rounds  the same as roundsN for it
     ptxN       PPO-ptx at other coefficients: gold and the skills of the web
     control    seed 0's rounds again, but with comparisons that are all sampled from the SFT model
     room       more and fewer careless demonstrations, and the careful ones alone
@@ -52,6 +54,7 @@ STEPS = {
     "evaluate": evaluate,
 }
 SEEDS, PTX, OTHER_PTX = (0, 1, 2), 0.5, (0.1, 2.0)
+LONGER = 3 * pretrain.Config.tokens
 SHARES = {"none careless": 0.0, "a quarter careless": 0.25, "half careless": 0.5}
 BETAS, LONG = (0.0, 0.05, 0.15), 200  # of over-optimisation: coefficients of KL, iterations
 FEW, MANY = 300, 7000  # comparisons
@@ -105,20 +108,21 @@ def rounds(out: str, seed: int, policies: str = "") -> None:
         ppo.main(ppo.Config(out=out, seed=seed, round=number))
 
 
-def chain(seed: int) -> dict:
+def chain(run: str, seed: int, **pretraining) -> dict:
     """From random weights to the evaluation."""
-    out, seconds, start = str(RUNS / f"seed{seed}"), {}, time.time()
+    out, seconds, start = str(RUNS / run), {}, time.time()
     for name, step in STEPS.items():
-        results = step.main(step.Config(out=out, seed=seed))
+        settings = pretraining if step is pretrain else {}
+        results = step.main(step.Config(out=out, seed=seed, **settings))
         seconds[name], start = time.time() - start, time.time()
     histories = {name: read_jsonl(f"{out}/{name}.jsonl") for name in ("pretrain", "reward", "ppo")}
     return {**results, "step_seconds": seconds, "kl": measured_kl(out, "ppo", seed),
             "histories": histories, "calibration": calibration(out, seed)}  # fmt: skip
 
 
-def further(seed: int) -> dict:
+def further(run: str, seed: int) -> dict:
     """Rounds 2 and 3 and PPO-ptx, with the evaluation of all models."""
-    out, start = str(RUNS / f"seed{seed}"), time.time()
+    out, start = str(RUNS / run), time.time()
     rounds(out, seed)
     seconds = time.time() - start
     ppo.main(ppo.Config(out=out, seed=seed, ptx_coef=PTX))
@@ -316,9 +320,11 @@ def best_of_n(out: Path, prompts: list[str], seed: int) -> list[dict]:
 
 
 PARTS = {
-    **{f"seed{seed}": lambda seed=seed: chain(seed) for seed in SEEDS},
-    **{f"rounds{seed}": lambda seed=seed: further(seed) for seed in SEEDS},
+    **{f"seed{seed}": lambda seed=seed: chain(f"seed{seed}", seed) for seed in SEEDS},
+    **{f"rounds{seed}": lambda seed=seed: further(f"seed{seed}", seed) for seed in SEEDS},
     **{f"ptx{seed}": lambda seed=seed: ptx(seed) for seed in SEEDS},
+    "longer": lambda: chain("longer", 0, tokens=LONGER),
+    "longer_rounds": lambda: further("longer", 0),
     "control": control,
     "room": room,
     "optimum": optimum,
