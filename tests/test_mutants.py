@@ -29,7 +29,7 @@ def in_copy(copy, tests, part):
     sys.path.insert(0, str(copy))
     for name in [name for name in sys.modules if name.split(".")[0] == "tests"]:
         del sys.modules[name]  # the copy's are imported instead
-    pytest.main(["-x", "-q", "-p", "no:cacheprovider", "-k", part, tests])
+    pytest.main(["-x", "-q", "-p", "no:cacheprovider", "--assert=plain", "-k", part, tests])
 
 
 def outcome(copy, file, old, new, tests, part):
@@ -47,7 +47,10 @@ def outcome(copy, file, old, new, tests, part):
     (copy / file).write_text(text, encoding="utf-8")
     run = processes.Process(target=in_copy, args=(copy, tests, part))
     run.start()
-    run.join()
+    run.join(timeout=120)
+    if run.exitcode is None:
+        run.kill()
+        pytest.fail(f"the tests of {part} take more than two minutes")
     return (copy / "output").read_text(encoding="utf-8")
 
 

@@ -80,7 +80,8 @@ def test_pretraining_batches_hold_every_document_once_and_little_padding():
         group = next(groups)
         assert len(group) == 1 or len(group) * max(map(len, group)) <= 100
         seen += group
-    assert sorted(seen) == sorted(rows)
+    every_document_once = sorted(seen) == sorted(rows)
+    assert every_document_once  # where CI is set, pytest would take minutes to show how they differ
     again = [next(groups) for _ in range(5)]  # and from the start
     assert all(row in rows[:2048] for group in again for row in group)
 
