@@ -4,10 +4,10 @@
     python evaluate.py --prompt "..."  every model's answer to your own prompt
 
 GPT is the base model with the bare prompt; "prompted" is the same model behind a page of examples,
-in the best of three formats on validation prompts; then the SFT and the PPO model. All answers are
-sampled at temperature 1; only the skills of the web are not. `gold` is the labelers' mean taste
-without noise, from 0 to 1: no model was trained on it. Wins are judged by labelers whose rankings
-trained nothing, one per pair, ties apart.
+in the best of three formats on validation prompts (with --prompt in the first); then come the SFT
+and the PPO model. All answers are sampled at temperature 1; only the skills of the web are not.
+`gold` is the labelers' mean taste without noise, from 0 to 1: no model was trained on it. Wins are
+judged by labelers whose rankings trained nothing, one per pair, ties left out.
 
 Differences from the paper
   1. Labelers and judges are programs, one labeler per pair; ties are left out of the win rates.
@@ -43,7 +43,7 @@ from reward import sample_responses, score_texts
 @dataclass
 class Config:
     prompt: str = option("", "print every model's answer to this prompt, and nothing else")
-    count: int = option(1200, "prompts of each test set")
+    count: int = option(1200, "the most prompts of each test set and probe")
     max_new: int = option(64, "longest response in tokens")
     samples: int = option(3, "prompts whose answers are printed side by side")
     out: str = option("out", "folder of checkpoints and results")
@@ -140,7 +140,7 @@ def taxes(model, tokenizer, closed: list[str], count: int, max_new: int) -> dict
 
 
 def win_rate(prompts: list[str], one: list[str], other: list[str], seed: int, first: int) -> dict:
-    """How often a labeler prefers one answer, ties apart, and how often gold does.
+    """How often a labeler prefers one answer, ties left out, and how often gold does.
 
     One labeler judges each pair, of the half of them that begins with `first`, knowing neither
     model; ratings do not depend on the order.
@@ -204,20 +204,18 @@ def main(config: Config) -> dict:
     valid = read_prompts("valid")[: min(300, config.count)]
     pages = [few_shot_page(style, config.seed) for style in FORMATS]
 
-    def ask(name: str, prompts: list[str], choice: int | None = None) -> list[str]:
-        model = models["gpt" if name == "prompted" else name]
+    def ask(name: str, prompts: list[str], style: int) -> list[str]:
         if name != "prompted":
-            return answer_all(model, tokenizer, prompts, config.max_new)
-        i = best if choice is None else choice
-        return answer_all(model, tokenizer, prompts, config.max_new, FORMATS[i], pages[i])
+            return answer_all(models[name], tokenizer, prompts, config.max_new)
+        like, page = FORMATS[style], pages[style]
+        return answer_all(models["gpt"], tokenizer, prompts, config.max_new, like, page)
 
     def golds(prompts: list[str], texts: list[str]) -> list[float]:
         return [gold(p, t) for p, t in zip(prompts, texts)]
 
-    best = 0
     if config.prompt:
         for name in names:
-            text = ask(name, [config.prompt])[0]
+            text = ask(name, [config.prompt], 0)[0]
             score = score_texts(reward_model, tokenizer, [config.prompt], [text])[0]
             print(f"{name:9} reward {score:6.2f} | {text!r}")
         return {}
@@ -225,19 +223,21 @@ def main(config: Config) -> dict:
     # 2. Every model answers every test set and every probe: a value for each prompt.
     prompts = {metric: read_prompts(file)[: config.count] for metric, file in SETS.items()}
     probes = {probe: read_prompts(f"probes/{probe}")[: config.count]
-              for rate in judges.RATES.values() for probe in rate.probes}  # fmt: skip
+              for measure in judges.RATES.values() for probe in measure.probes}  # fmt: skip
     texts, values = {}, {name: {} for name in names}
     uses = [world.parse(p).task.use for p in prompts["gold"]]
     for name in tqdm(names, "evaluate", leave=False, disable=None):
-        torch.manual_seed(config.seed)  # whichever other models are at hand
+        torch.manual_seed(config.seed)  # an answer does not depend on the models before
         for metric in SETS:
-            texts[name, metric] = ask(name, prompts[metric])
+            texts[name, metric] = ask(name, prompts[metric], best)
             values[name][metric] = golds(prompts[metric], texts[name, metric])
         for use in dict.fromkeys(uses):
             values[name][f"gold_{use}"] = [
                 v for v, u in zip(values[name]["gold"], uses) if u == use
             ]
-        answers = {probe: list(zip(asked, ask(name, asked))) for probe, asked in probes.items()}
+        answers = {
+            probe: list(zip(asked, ask(name, asked, best))) for probe, asked in probes.items()
+        }
         for metric, measure in judges.RATES.items():
             values[name][metric] = [
                 float(measure.judge(p, t)) for probe in measure.probes for p, t in answers[probe]
@@ -265,7 +265,8 @@ def main(config: Config) -> dict:
             results["differences"][f"{metric} {one}-{other}"] = interval(
                 gains, topics=topics.get(metric)
             )
-    # 4. Wins, and the labelers themselves on four SFT samples of every validation prompt.
+    # 4. Wins; then the reward model beside the labelers, on four SFT samples of each of these
+    # validation prompts.
     texts["right", "gold"] = right_answers(prompts["gold"])
     for one, other in PAIRS:
         if (one, "gold") in texts:

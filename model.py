@@ -1,10 +1,11 @@
 """The GPT, its scalar-headed sibling, and sampling: what all steps share.
 
 The architecture is GPT-2's (Radford et al. 2019): learned positions, pre-LayerNorm blocks, tanh
-GELU, biases everywhere, the output head tied to the token embedding; there is no dropout. The
-start of the weights is not: GPT-2's standard deviation of 0.02 suits its width of 768, and a small
-model with random attention takes millions of tokens to find out how to copy from its context. Here
-it is 1/sqrt(width), positions start as sinusoids, and queries as keys (see `GPT`).
+GELU, biases everywhere, the output head tied to the token embedding; there is no dropout, so
+train and eval mode are the same. The start of the weights is not GPT-2's: its standard deviation of
+0.02 suits its width of 768, and a small model with random attention takes millions of tokens to
+find out how to copy from its context. Here it is 1/sqrt(width), positions start as sinusoids, and
+queries as keys (see `GPT`).
 
 Dimension key: B batch, T tokens, C width, H heads, D = C / H, V vocabulary, L layers, M cache.
 
@@ -14,7 +15,7 @@ Conventions, the same in every file:
   mask    (B,T)  1.0 on response tokens, the EOS among them, else 0.0.
   logp    (B,T)  logp[:, t] is the log-probability of token t given the tokens before it. It is read
                  at position t-1, and so is the value of a token. Column 0 is 0.
-PAD is one row more in the embedding than the head has outputs: it can be read but never sampled.
+PAD has a row in the embedding but no output in the head: it can be read but never sampled.
 """
 
 import math
@@ -110,11 +111,13 @@ class GPT(nn.Module):
         self.ln_f = nn.LayerNorm(config.width)
         for name, p in self.named_parameters():
             if name == "wpe.weight":
+                # Of norm 1, about that of a token's embedding.
                 p.data = sinusoids(config.context, config.width) / math.sqrt(config.width / 2)
             elif p.dim() == 2:
-                # Two residual branches a layer add up: their last layers start smaller (GPT-2).
-                residual = name.endswith(("proj.weight", "down.weight"))
+                # Two residual branches a layer add up: their last matrices start smaller (GPT-2).
+                # The attention's, `proj`, is set below.
                 std = 1 / math.sqrt(config.width)
+                residual = name.endswith("down.weight")
                 nn.init.normal_(p, std=std / math.sqrt(2 * config.layers) if residual else std)
             elif name.endswith("bias"):
                 nn.init.zeros_(p)
@@ -140,7 +143,7 @@ class GPT(nn.Module):
     def hidden_of_rows(self, tokens, parts: int = 4):
         """`hidden` of padded rows, in parts from short to long: padding is hardly computed.
 
-        tokens (B,T) -> (B,T,C), 0 behind a row's part.
+        tokens (B,T) -> (B,T,C), 0 beyond the longest row of its part, where all is padding.
         """
         lengths, order = (tokens != self.config.vocab_size).sum(dim=1).sort()
         hidden = []
@@ -157,10 +160,10 @@ class GPT(nn.Module):
         return self.head(self.hidden(tokens))
 
     def logprobs(self, tokens, mask):
-        """Log-probabilities of the masked tokens at temperature 1.
+        """Log-probabilities, at temperature 1, of the tokens where mask is 1.
 
         tokens (B,T) int64, mask (B,T) with mask[:, 0] = 0 -> logp (B,T), 0.0 where mask is 0.
-        Only masked positions go through the head: most of its cost is saved on prompts.
+        Only positions that predict such a token go through the head: on prompts its cost is saved.
         """
         assert tokens.shape == mask.shape, f"tokens {tokens.shape} but mask {mask.shape}"
         chosen = mask[:, 1:] > 0
@@ -169,6 +172,11 @@ class GPT(nn.Module):
         return torch.zeros(mask.shape, dtype=logp.dtype, device=mask.device).masked_scatter(
             F.pad(chosen, (1, 0)), logp
         )
+
+
+def last_token(mask):
+    """The position of each row's last token where mask is 1: (B,T) -> (B,) int64."""
+    return (mask * torch.arange(mask.shape[1], device=mask.device)).argmax(dim=1)
 
 
 class ScalarGPT(GPT):
@@ -189,17 +197,17 @@ class ScalarGPT(GPT):
 
     def score(self, tokens, mask):
         """The reward of each row, read at its last response token: (B,T), (B,T) -> (B,)."""
-        last = (mask * torch.arange(mask.shape[1], device=mask.device)).argmax(dim=1)
-        return self.scalar(self.hidden_of_rows(tokens)[torch.arange(len(last)), last]).squeeze(-1)
+        rows = torch.arange(len(tokens), device=tokens.device)
+        return self.scalar(self.hidden_of_rows(tokens)[rows, last_token(mask)]).squeeze(-1)
 
     def values(self, tokens, mask):
-        """The value of each masked token, read one position before it: -> (B,T), else 0."""
+        """The value of each token where mask is 1, read a position before it: -> (B,T), else 0."""
         return F.pad(self.scalar(self.hidden_of_rows(tokens)).squeeze(-1)[:, :-1], (1, 0)) * mask
 
 
 def copy_body(source: GPT, target: GPT) -> GPT:
     """Copies all weights that both have: a reward model starts as the policy's body."""
-    target.load_state_dict({**target.state_dict(), **source.state_dict()}, strict=False)
+    target.load_state_dict(source.state_dict(), strict=False)
     return target
 
 
@@ -268,7 +276,7 @@ def generate(model: GPT, prompts: list[list[int]], max_new: int, eos: int, tempe
         if temperature == 0:
             token = logits.argmax(dim=-1)
         else:
-            # Where the running sum of the probabilities passes a uniform number of the whole.
+            # The first token at which the cumulative probability exceeds a uniform number.
             below = (logits / temperature).softmax(dim=-1).cumsum(dim=-1)
             drawn = torch.rand(len(below), 1, device=device) * below[:, -1:]
             token = torch.searchsorted(below, drawn, right=True).squeeze(1)

@@ -48,7 +48,7 @@ from data import make
 from data.checkpoints import Progress, load_round, of_round, pick_device, save
 from data.files import UserError, option, read_jsonl, run, write_jsonl
 from data.tokenizer import Tokenizer
-from model import check_room, generate, join, pad_rows
+from model import check_room, generate, join, last_token, pad_rows
 
 
 @dataclass
@@ -102,8 +102,7 @@ def shaped_rewards(scores, logp, ref_logp, mask, beta: float):
     """
     assert logp.shape == ref_logp.shape == mask.shape, f"{logp.shape} {ref_logp.shape} {mask.shape}"
     rewards = -beta * (logp - ref_logp) * mask
-    last = (mask * torch.arange(mask.shape[1], device=mask.device)).argmax(dim=1, keepdim=True)
-    return rewards.scatter_add(1, last, scores[:, None])
+    return rewards.scatter_add(1, last_token(mask)[:, None], scores[:, None])
 
 
 def gae(rewards, values, mask, lam: float):
@@ -185,9 +184,9 @@ def update_ema(average, model, decay: float):
 def rollout(policy, reference, value_net, reward_model, prompts, tokenizer, config, floor):
     """Answers prompts and computes all that the update needs: a dict of tensors.
 
-    Steps: 1. sample at temperature 1  2. old log-probabilities and values  3. score at the last
-    token; without EOS the score is set to `floor`  4. log-probabilities of the reference
-    5. rewards = KL penalty per token + score at the end  6. advantages and returns  7. whitening.
+    Steps: 1. sample at temperature 1  2. log-probabilities of the policy (the "old" ones) and of
+    the reference, and values  3. score at the last token; without EOS the score is set to `floor`
+    4. rewards = KL penalty per token + score at the end  5. advantages and returns  6. whitening.
     """
     responses = generate(policy, prompts, config.max_new, tokenizer.eos)
     device = policy.wte.weight.device
@@ -250,7 +249,7 @@ def main(config: Config) -> dict:
     )  # fmt: skip
     first, history = progress.start()
     for step in tqdm(range(first, len(batches)), "ppo", leave=False, disable=None):
-        iteration = step - config.value_warmup
+        iteration = step - config.value_warmup  # below 0 the value network trains alone
         # 2. Rollout.
         batch = rollout(policy, reference, value_net, reward_model, batches[step], tokenizer,
                         config, scale["floor"])  # fmt: skip
@@ -259,10 +258,10 @@ def main(config: Config) -> dict:
         for group in policy_adam.param_groups:
             group["lr"] = config.lr * rise
         stats, value_losses = [], []
-        for epoch in range(config.inner_epochs):
+        for _ in range(config.inner_epochs):
             shuffled = torch.randperm(config.episodes, device=device)
             for part in shuffled.split(config.minibatch):
-                tokens, mask, old_logp, values_old, returns, advantages = (
+                tokens, mask, old_logp, old_values, returns, advantages = (
                     batch[key][part] for key in
                     ("tokens", "mask", "logp", "values", "returns", "advantages"))  # fmt: skip
                 # 4. The policy's step, with the pretraining gradient added for PPO-ptx.
@@ -282,13 +281,14 @@ def main(config: Config) -> dict:
                     torch.nn.utils.clip_grad_norm_(policy.parameters(), 1.0)
                     policy_adam.step()
                     update_ema(average, policy, config.ema)
-                    ratio = (logp - old_logp).detach()
-                    outside = ((ratio.exp() - 1).abs() > config.clip).float()
+                    # How far this update has moved the policy: approx_kl and clipfrac.
+                    log_ratio = (logp - old_logp).detach()
+                    outside = ((log_ratio.exp() - 1).abs() > config.clip).float()
                     stats.append(
                         torch.stack(
                             [
                                 loss.detach(),
-                                0.5 * masked_mean(ratio**2, mask),
+                                0.5 * masked_mean(log_ratio**2, mask),
                                 masked_mean(outside, mask),
                             ]
                         )
@@ -296,7 +296,7 @@ def main(config: Config) -> dict:
                 # 5. The value network's step.
                 values = value_net.values(tokens, mask)
                 value_adam.zero_grad()
-                loss = value_loss(values, values_old, returns, mask, config.clip * scale["spread"])
+                loss = value_loss(values, old_values, returns, mask, config.clip * scale["spread"])
                 value_losses.append(loss.detach())
                 loss.backward()
                 torch.nn.utils.clip_grad_norm_(value_net.parameters(), 1.0)
@@ -315,8 +315,7 @@ def main(config: Config) -> dict:
         if iteration % config.log == 0 or iteration + 1 == config.iterations:
             tqdm.write(LINE.format(**{"clipfrac": 0.0, **line}))
         if iteration % (4 * config.log) == 0:
-            text = [t for t in batch["tokens"][0].tolist() if t < tokenizer.eos]
-            tqdm.write("sample | " + tokenizer.decode(text))
+            tqdm.write("sample | " + tokenizer.decode(batch["tokens"][0].tolist()))
         if iteration >= 0 and (iteration + 1) % config.snapshots == 0:
             save(out / "snapshots" / f"{name}_{iteration + 1}.pt", average)
         progress.keep(step + 1, history)

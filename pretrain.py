@@ -109,12 +109,13 @@ def main(config: Config) -> dict:
         texts = tqdm(make.corpus(many), "corpus", many, leave=False, disable=None)
     if config.init:
         model, tokenizer = initial(config.init, device)
-        model.train()
     else:
         ranks = train_bpe(texts, config.vocabulary - 1) if config.vocabulary else None
         tokenizer = Tokenizer(ranks)
-        shape = GPTConfig(tokenizer.size, config.context, config.layers, config.heads, config.width)
-        model = GPT(shape).to(device)
+        architecture = GPTConfig(
+            tokenizer.size, config.context, config.layers, config.heads, config.width
+        )
+        model = GPT(architecture).to(device)
     tokenizer.claim(config.out)
     rows = [tokenizer.document(text)[: model.config.context] for text in texts]
     n_held = max(1, min(500, len(rows) // 4))
@@ -151,7 +152,6 @@ def main(config: Config) -> dict:
         progress.keep(step, history)
     bar.close()
     # 4. Held-out loss, in nats per token and in bits per byte of text.
-    model.eval()
     with torch.no_grad():
         nats = sum(loss_of(model, [r], tokenizer.pad, device).item() * (len(r) - 1) for r in held)
     loss = nats / max(1, sum(len(row) - 1 for row in held))
@@ -159,10 +159,11 @@ def main(config: Config) -> dict:
     lengths = [[len(tokenizer.decode(part).encode()) for part in (row, row[:1])] for row in held]
     total = sum(whole - first for whole, first in lengths)
     bits = nats / math.log(2) / max(1, total)
-    # 5. A raw language model continues a question with more text, not with an answer.
-    prompt = "What color is a lemon?"
+    # 5. The product.
     tokenizer.save(config.out)
     save(Path(config.out) / "base.pt", model)
+    # 6. A raw language model continues a question with more text, not with an answer.
+    prompt = "What color is a lemon?"
     row = tokenizer.prompt(prompt)[: model.config.context - 1]
     sample = tokenizer.decode(generate(model, [row], 40, tokenizer.eos)[0])
     metrics = {"loss": loss, "bits_per_byte": bits, "tokens": seen, "tokens_per_second": speed,

@@ -7,7 +7,8 @@ Samples K = 4..9 responses per prompt from the current policy, has a labeler ran
 a reward model to score the preferred one higher. The labelers are simulated: each has a taste of
 its own, makes mistakes, and gives ties.
 
-Reads out/sft.pt, data/prompts_reward.jsonl, data/valid.jsonl, data/demonstrations.jsonl.
+Reads out/sft.pt, data/prompts_reward.jsonl, data/valid.jsonl, data/demonstrations.jsonl; from
+round 2 on also the last round's policy and all earlier comparisons.
 Writes out/comparisons.jsonl ({"prompt", "completions", "ranks", "labeler"}), out/reward.pt and
 out/reward.jsonl, and in round 2 comparisons2.jsonl, reward2.pt and reward2.jsonl. --comparisons
 trains on a file of your own instead of sampling.
@@ -25,6 +26,7 @@ Differences from the paper
 Dimension key: B prompts in a batch, K ranked responses (padded to the batch's largest), T tokens.
 """
 
+import itertools
 import random
 import time
 from dataclasses import dataclass
@@ -99,7 +101,7 @@ def sample_responses(model, tokenizer, prompts: list[str], counts: list[int], ma
             chosen, generate(model, [rows[i] for i in chosen], max_new, tokenizer.eos)
         ):
             texts[i] = tokenizer.decode(response)
-    ends = [sum(counts[: i + 1]) for i in range(len(counts))]
+    ends = itertools.accumulate(counts)
     return [texts[end - k : end] for end, k in zip(ends, counts)]
 
 
@@ -118,9 +120,9 @@ def score_texts(
 
 
 def read_known_prompts(path: str, count: int, skip: int = 0) -> list[str]:
-    """So many prompts of a file, after others, and from its start again behind its end.
+    """The `count` prompts after the first `skip`, going on at the file's start behind its end.
 
-    Raises UserError for one that no simulated labeler can judge.
+    At most the whole file. Raises UserError for a prompt that no simulated labeler can judge.
     """
     prompts = [record["prompt"] for record in read_jsonl(path, "prompt")]
     skip %= len(prompts)
@@ -144,7 +146,7 @@ def read_comparisons(path: str) -> list[dict]:
 
 
 def main(config: Config) -> dict:
-    """Samples, has ranked, trains and writes the reward model; returns the final metrics."""
+    """Has sampled responses ranked, trains and writes the reward model; returns the metrics."""
     start = time.time()
     if not 2 <= config.k_min <= config.k_max:
         raise UserError("--k-min must be 2 or more and not above --k-max")
@@ -171,9 +173,9 @@ def main(config: Config) -> dict:
         check_room([tokenizer.prompt(c["prompt"]) for c in comparisons], sft.config.context)
         # Every tenth prompt is held out, with all that belongs to it.
         asked = list(dict.fromkeys(c["prompt"] for c in comparisons))
-        out_of = set(asked[::10])
-        held = [c for c in comparisons if c["prompt"] in out_of]
-        comparisons = [c for c in comparisons if c["prompt"] not in out_of]
+        held_prompts = set(asked[::10])
+        held = [c for c in comparisons if c["prompt"] in held_prompts]
+        comparisons = [c for c in comparisons if c["prompt"] not in held_prompts]
         if not any(len(set(c["ranks"])) > 1 for c in comparisons):
             raise UserError(f"{config.comparisons} needs two or more comparisons with untied ranks")
     else:
@@ -235,7 +237,7 @@ def main(config: Config) -> dict:
         order += groups
     progress = Progress(out / f"{name}.state", config, model=model, optimizer=optimizer)
     first, history = progress.start()
-    steps, model = len(order), model.train()
+    steps = len(order)
     for step in tqdm(range(first, steps), "reward", leave=False, disable=None):
         for g in optimizer.param_groups:
             g["lr"] = config.lr * cosine(step, steps)
@@ -257,7 +259,6 @@ def main(config: Config) -> dict:
                 "step {step} | loss {loss:.3f} | accuracy {accuracy:.2f}".format(**history[-1])
             )
         progress.keep(step + 1, history)
-    model.eval()
     # 4. The mean score of (at most 1,000) demonstrations becomes 0: in the head's bias, so that it
     # is saved with it.
     scores = score_texts(

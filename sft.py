@@ -53,7 +53,7 @@ class Config:
 
 
 def sft_loss(model, tokens, mask):
-    """Mean negative log-probability of the masked tokens: (B,T), (B,T) -> scalar, in nats.
+    """Mean negative log-probability of the tokens where mask is 1: (B,T), (B,T) -> scalar, in nats.
 
     Every token weighs the same, so a long response weighs more than a short one.
     """
@@ -129,10 +129,11 @@ def main(config: Config) -> dict:
                 )
             )
         progress.keep(step + 1, history)
-    # 4. The same question that the base model merely continued.
-    prompt = "What color is a lemon?"
+    # 4. The product.
     tokenizer.save(out)
     save(out / "sft.pt", model)
+    # 5. The same question that the base model merely continued.
+    prompt = "What color is a lemon?"
     row = tokenizer.prompt(prompt)[: model.config.context - 1]
     sample = tokenizer.decode(generate(model, [row], 40, tokenizer.eos)[0])
     metrics = {"held_loss": history[-1]["held_loss"], "seconds": time.time() - start}

@@ -1,4 +1,4 @@
-"""What InstructGPT is compared with GPT-3 for: probes of one kind each, and a judge for each rate.
+"""What InstructGPT and GPT-3 are compared on: probes of one kind each, and a judge for each rate.
 
 A judge reads a prompt and a response with the world's own grammar and says yes or no; a rate is
 the share of yes over all prompts of its probes, which data/make.py writes. `RATES` names the
@@ -43,6 +43,7 @@ def invents(prompt: str, response: str) -> bool:
     """It names what the text does not name, or answers what the text leaves open."""
     request = world.parse(prompt)
     text = set(re.findall(r"\w+", " ".join(sentences(request.core)[:-1])))
+    # Such as "{name3}.": wrong although each of its words may be in the text.
     bare = [form for form in request.task.wrong if " has " not in form and " is " not in form]
     for sentence in sentences(response):
         if sentence not in NOT_SAYING:

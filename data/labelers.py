@@ -37,6 +37,7 @@ def features(prompt: str, response: str) -> dict[str, float]:
     kind   0 with a rude remark; a rude remark that was asked for counts as `kept` and unkind
     plain  0 with a needless hedge
     brief  1 without needless sentences, 0 with two or more or with an unfitting length
+    asked_rude  1 if the prompt asks for a rude answer: no quality of the response
     Raises ValueError for a prompt that is not of this world.
     """
     request = parse(prompt)
@@ -198,9 +199,9 @@ def interval(hits, counts=None, topics=None, resamples: int = 1000) -> dict[str,
 
 
 def concordance(one, other, clear: float = 0.0, ties: bool = False) -> tuple[float, int]:
-    """(agreeing, all) of the pairs that `other` parts by more than `clear`.
+    """(agreeing, all) of the pairs whose values in `other` differ by more than `clear`.
 
-    Pairs that `one` does not part are left out, or with `ties` count as half agreeing.
+    Pairs that are equal in `one` are left out, or with `ties` count as half agreeing.
     """
     both = itertools.combinations(zip(one, other), 2)
     pairs = [(a - b, x - y) for (a, x), (b, y) in both if abs(x - y) > clear and (ties or a != b)]
@@ -208,7 +209,7 @@ def concordance(one, other, clear: float = 0.0, ties: bool = False) -> tuple[flo
 
 
 def agreement(comparisons: list[dict], seed: int = 0) -> dict[str, float]:
-    """How often another training labeler orders a pair like the one who ranked it, ties apart."""
+    """How often another training labeler orders an untied pair like the one who ranked it."""
     results = []
     for i, c in enumerate(comparisons):
         second = (c["labeler"] + 1 + i % (LABELERS // 2 - 1)) % (LABELERS // 2)
@@ -223,18 +224,21 @@ def report(
     """A reward model's accuracy on the untied pairs of responses to prompts it was not trained on.
 
     scores has all responses' scores one after another. rm_own and rm_heldout: against labelers
-    whose rankings trained it, and others; rm_ceiling: what gold itself reaches on the latter's
-    labels, its ties counted as a half; rm_clear: against gold on pairs half of its range apart.
+    whose rankings trained it, and others; second_labeler and rm_ceiling: what another of the latter
+    and gold itself reach on their labels, ties of theirs counted as a half; rm_clear: against gold
+    on pairs half of its range apart.
     """
-    names, at = ("rm_own", "rm_heldout", "rm_ceiling", "rm_clear"), 0
+    names, at = ("rm_own", "rm_heldout", "second_labeler", "rm_ceiling", "rm_clear"), 0
     results: dict[str, list] = {name: [] for name in names}
     for i, (prompt, texts) in enumerate(zip(prompts, responses)):
         mine, at = scores[at : at + len(texts)], at + len(texts)
         own = rate(i % (LABELERS // 2), prompt, texts, seed)
-        heldout = rate(LABELERS // 2 + i % (LABELERS // 2), prompt, texts, seed)
+        heldout, second = (rate(LABELERS // 2 + j % (LABELERS // 2), prompt, texts, seed)
+                           for j in (i, i + 1))  # fmt: skip
         true = [gold(prompt, text) for text in texts]
         results["rm_own"].append(concordance(mine, own))
         results["rm_heldout"].append(concordance(mine, heldout))
+        results["second_labeler"].append(concordance(second, heldout, ties=True))
         results["rm_ceiling"].append(concordance(true, heldout, ties=True))
         results["rm_clear"].append(concordance(mine, true, clear=0.499))
     return {name: interval(*zip(*pairs)) for name, pairs in results.items()}
@@ -267,7 +271,7 @@ def evade(request: Request, text: str, rng) -> str:
 
 
 def miss(request: Request, text: str, rng) -> str:
-    """Forgets the constraints, or the right count or subject where there are none."""
+    """Forgets the constraints; without any, gets a length wrong, or makes a `mistake`."""
     task, slots = request.task, request.slots
     if request.limits:
         return world.answer(request, rng, keep=False)
@@ -281,7 +285,7 @@ def miss(request: Request, text: str, rng) -> str:
 
 
 def mistake(request: Request, text: str, rng) -> str:
-    """Says what the web says, or anything of the right form; puts something wrong into a list."""
+    """Says what the web says, or anything of the right form; spoils a list or a text."""
     task, slots = request.task, request.slots
     if task.members:
         wrong = rng.choice(world.FAMILIAR["word"])
@@ -289,7 +293,7 @@ def mistake(request: Request, text: str, rng) -> str:
         words[rng.randrange(len(words))] = wrong
         return world.join_list(words)
     if task.stages:
-        # An ending in front, or a sentence said twice.
+        # A sentence said twice, or all of them in random order.
         sentences = re.findall(r"[^.?!]+[.?!] ?", text + " ")
         if rng.random() < 0.5:
             sentences.append(rng.choice(sentences))

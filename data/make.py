@@ -1,6 +1,6 @@
 """Makes every file of data/ from a seed, byte for byte the same each time: python -m data.make
 
-The web corpus is not kept in the repository: pretrain.py makes it on first use, in seconds.
+The web corpus is not kept in the repository: pretrain.py makes it anew in every run, in seconds.
 It is a mixture as the real web is: encyclopedia and gossip, stories and letters, dialogues,
 reading exercises, quiz pages (a question is followed by a question), forums and question-and-answer
 pages of mixed quality, rude pages, drills, and a small foreign language.

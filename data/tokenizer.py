@@ -18,7 +18,8 @@ from data.files import UserError, write_text
 WORLD = Path(__file__).parent / "vocab.tiktoken"
 BYTES = {bytes([b]) for b in range(256)}
 
-# GPT-2's split: a word keeps the space before it. `re` knows no \p{L}, so training says it so.
+# GPT-2's split: a word keeps the space before it. Python's `re` knows no \p{L}:
+# training spells the same split without it.
 GPT2_SPLIT = r"'(?:[sdmt]|ll|ve|re)| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
 TRAIN_SPLIT = re.compile(r"'(?:[sdmt]|ll|ve|re)| ?[^\W\d_]+| ?\d+| ?(?:[^\s\w]|_)+|\s+(?!\S)|\s+")
 

@@ -1,4 +1,4 @@
-"""The small world: its words and facts, its ten kinds of prompts, and right answers to them.
+"""The small world: its words and facts, prompts of ten uses, and right answers to them.
 
 The wording is in two tables to read and to edit, words.txt and tasks.txt; the rules are here.
 A template such as "{name} has a {color} {thing}." is used in both directions: `fill` writes text
@@ -137,7 +137,7 @@ class Task:
     """One kind of request: what answers it is one of its forms, a list, or a text."""
 
     name: str
-    use: str
+    use: str  # one of the paper's ten use cases
     weight: float  # how often it comes, beside the others
     limits: tuple[str, ...]  # the constraints that it may carry
     phrasings: tuple[str, ...]
@@ -364,7 +364,7 @@ def answer(request: Request, rng, keep=True) -> str:
         if "one_word" in limits:
             form = rng.choice(short)
         else:
-            # The last wording of a belief is the web's; who writes carefully uses the first.
+            # Mostly the first wording; the last one of a belief is how the web says it.
             form = long[0] if rng.random() < 0.8 else rng.choice(long)
         content = bind(form, {**slots, **task.truth(slots)})
     return f"{content} {rng.choice(RUDE)}" if "rude" in limits else content

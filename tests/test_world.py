@@ -225,6 +225,9 @@ def test_a_score_that_is_gold_reaches_the_ceiling_and_its_negative_none_of_it():
     flat = [labelers.gold(p, t) for p, some in zip(prompts, texts) for t in some]
     best = labelers.report(prompts, texts, [x + 1e-9 * i for i, x in enumerate(flat)])
     assert best["rm_clear"]["value"] == 1 and best["rm_ceiling"]["value"] > 0.6
+    # Another labeler is judged on the same pairs as gold, and slips as well.
+    assert best["second_labeler"]["n"] == best["rm_ceiling"]["n"] == best["rm_heldout"]["n"]
+    assert 0.5 < best["second_labeler"]["value"] < best["rm_ceiling"]["value"]
     worst = labelers.report(prompts, texts, [-x for x in flat])
     assert worst["rm_clear"]["value"] == 0 and worst["rm_heldout"]["value"] < 0.4
     # Without gold's ties the score that is gold agrees with held-out labelers as its negative does
