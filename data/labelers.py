@@ -229,12 +229,13 @@ def report(
     on pairs half of its range apart.
     """
     names, at = ("rm_own", "rm_heldout", "second_labeler", "rm_ceiling", "rm_clear"), 0
+    half = LABELERS // 2
     results: dict[str, list] = {name: [] for name in names}
     for i, (prompt, texts) in enumerate(zip(prompts, responses)):
         mine, at = scores[at : at + len(texts)], at + len(texts)
-        own = rate(i % (LABELERS // 2), prompt, texts, seed)
-        heldout, second = (rate(LABELERS // 2 + j % (LABELERS // 2), prompt, texts, seed)
-                           for j in (i, i + 1))  # fmt: skip
+        own, heldout = (rate(first + i % half, prompt, texts, seed) for first in (0, half))
+        other = (i + 1 + i // half % (half - 1)) % half  # every pair of labelers in turn
+        second = rate(half + other, prompt, texts, seed)
         true = [gold(prompt, text) for text in texts]
         results["rm_own"].append(concordance(mine, own))
         results["rm_heldout"].append(concordance(mine, heldout))

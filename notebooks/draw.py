@@ -95,10 +95,11 @@ def further_tables() -> dict[str, str]:
                                  "preferred to SFT", "by gold"], *lines)  # fmt: skip
     if any(rounds) and (three := part("longer")):
         found["longer"] = longer(rounds, three, part("longer_rounds"))
-    if control := part("control"):
-        lines = [[label, *(cell(e[x]) for x in ("newest", "control", "gain", "newest/control"))]
-                 for label, e in control.items()]  # fmt: skip
-        found["control"] = table(["gold, test prompts", "newest policy's", "all of SFT",
+    if controls := {seed: part(f"control{seed}") for seed in SEEDS if part(f"control{seed}")}:
+        lines = [[seed, label, *(cell(e[x]) for x in ("newest", "control", "gain",
+                                                      "newest/control"))]
+                 for seed, control in controls.items() for label, e in control.items()]  # fmt: skip
+        found["control"] = table(["seed", "gold, test prompts", "newest policy's", "all of SFT",
                                   "difference", "the newest preferred"], *lines)  # fmt: skip
     if any(rounds) and any(ptx):
         skills = ("gold", *(f"tax_{skill}" for skill in SKILLS))
@@ -170,7 +171,7 @@ def story(first: dict) -> str:
          f"preferred to GPT in {share('sft/gpt')}", "sft.py"),
         ("step 2: a reward model learns from labelers' rankings", "orders a pair as another "
          f"labeler does in {foretold['rm_heldout']['value']:.2f}; two labelers agree in "
-         f"{foretold['agreement']['value']:.2f}", "reward.py"),
+         f"{foretold['agreement']['value']:.2f} where neither ties", "reward.py"),
         ("step 3: PPO follows its reward", f"gold {path('gold', 'ppo')}; preferred to SFT in "
          f"{share('ppo/sft')}", "ppo.py"),
         ("steps 2 and 3 are repeated", f"gold {' → '.join(again)} (the mean of three seeds)",

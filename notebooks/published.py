@@ -12,7 +12,7 @@ to notebooks/published/PART.json. A part whose file is there is left alone: dele
     longer     seed 0's chain with three times as many tokens of pretraining
     longer_rounds  the same as roundsN for it
     ptxN       PPO-ptx at other coefficients: gold and the skills of the web
-    control    seed 0's rounds again, but with comparisons that are all sampled from the SFT model
+    controlN   the seed's rounds again, but with comparisons that are all sampled from the SFT model
     room       more and fewer careless demonstrations, and the careful ones alone
     optimum    over-optimisation: the reward model's score and gold against KL
     faults     what the numbers of a PPO run look like when something is wrong
@@ -155,14 +155,14 @@ def calibration(out: str, seed: int, bins: int = 10) -> list[dict]:
             for chances, right, asked in filled]  # fmt: skip
 
 
-def control(seed: int = 0) -> dict:
+def control(seed: int) -> dict:
     """Rounds of as many iterations and comparisons, but all sampled from the SFT model.
 
     Beside the rounds of `further`, from the same first round: gold, and which of the two labelers
     prefer, paired by prompt.
     """
     source, test = RUNS / f"seed{seed}", evaluate.read_prompts("test")
-    out = copied(source, "control", "sft.pt", "comparisons.jsonl", "reward.pt", "ppo.pt")
+    out = copied(source, f"control{seed}", "sft.pt", "comparisons.jsonl", "reward.pt", "ppo.pt")
     folders, results = {"newest": source, "control": out}, {}
     for folder, policies in ((source, ""), (out, str(out / "sft.pt"))):
         if not (folder / "ppo3.pt").exists():
@@ -323,9 +323,9 @@ PARTS = {
     **{f"seed{seed}": lambda seed=seed: chain(f"seed{seed}", seed) for seed in SEEDS},
     **{f"rounds{seed}": lambda seed=seed: further(f"seed{seed}", seed) for seed in SEEDS},
     **{f"ptx{seed}": lambda seed=seed: ptx(seed) for seed in SEEDS},
+    **{f"control{seed}": lambda seed=seed: control(seed) for seed in SEEDS},
     "longer": lambda: chain("longer", 0, tokens=LONGER),
     "longer_rounds": lambda: further("longer", 0),
-    "control": control,
     "room": room,
     "optimum": optimum,
     "faults": faults,
