@@ -254,7 +254,7 @@ def main(config: Config) -> dict:
         batch = rollout(policy, reference, value_net, reward_model, batches[step], tokenizer,
                         config, scale["floor"])  # fmt: skip
         # 3. The learning rate rises from a tenth. Before iteration 0 the policy takes no step.
-        rise = min(1.0, 0.1 + 0.9 * iteration / max(1, config.warmup))
+        rise = min(1.0, 0.1 + 0.9 * iteration / config.warmup) if config.warmup else 1.0
         for group in policy_adam.param_groups:
             group["lr"] = config.lr * rise
         stats, value_losses = [], []

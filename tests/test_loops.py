@@ -198,6 +198,9 @@ def test_the_policys_learning_rate_rises_from_a_tenth_and_the_value_networks_doe
     run_ppo(folder, iterations=4, warmup=2, minibatch=16, lr=1e-3, value_lr=5e-4, value_warmup=0)
     assert rates[::2] == pytest.approx([1e-4, 5.5e-4, 1e-3, 1e-3])
     assert rates[1::2] == [5e-4] * 4
+    rates.clear()
+    run_ppo(folder, iterations=1, warmup=0, minibatch=16, lr=1e-3, value_warmup=0)
+    assert rates[0] == 1e-3
 
 
 def test_values_and_returns_reach_the_value_loss_with_a_clip_in_spreads(folder, monkeypatch):
