@@ -43,7 +43,7 @@ from reward import sample_responses, score_texts
 @dataclass
 class Config:
     prompt: str = option("", "print every model's answer to this prompt, and nothing else")
-    count: int = option(1200, "the most prompts of each test set and probe")
+    count: int = option(1200, "prompts of each test set and probe, at most")
     max_new: int = option(64, "longest response in tokens")
     samples: int = option(3, "prompts whose answers are printed side by side")
     out: str = option("out", "folder of checkpoints and results")
