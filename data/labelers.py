@@ -208,11 +208,17 @@ def concordance(one, other, clear: float = 0.0, ties: bool = False) -> tuple[flo
     return sum(0.5 if d == 0 else (d > 0) == (e > 0) for d, e in pairs), len(pairs)
 
 
+def colleague(labeler: int, turn: int) -> int:
+    """Another labeler of the same half (0 to 19, without its offset): each of them in turn."""
+    half = LABELERS // 2
+    return (labeler + 1 + turn % (half - 1)) % half
+
+
 def agreement(comparisons: list[dict], seed: int = 0) -> dict[str, float]:
     """How often another training labeler orders an untied pair like the one who ranked it."""
     results = []
     for i, c in enumerate(comparisons):
-        second = (c["labeler"] + 1 + i % (LABELERS // 2 - 1)) % (LABELERS // 2)
+        second = colleague(c["labeler"], i)
         results.append(concordance(rate(second, c["prompt"], c["completions"], seed),
                                    [-r for r in c["ranks"]]))  # fmt: skip
     return interval(*zip(*results))
@@ -234,8 +240,7 @@ def report(
     for i, (prompt, texts) in enumerate(zip(prompts, responses)):
         mine, at = scores[at : at + len(texts)], at + len(texts)
         own, heldout = (rate(first + i % half, prompt, texts, seed) for first in (0, half))
-        other = (i + 1 + i // half % (half - 1)) % half  # every pair of labelers in turn
-        second = rate(half + other, prompt, texts, seed)
+        second = rate(half + colleague(i % half, i // half), prompt, texts, seed)
         true = [gold(prompt, text) for text in texts]
         results["rm_own"].append(concordance(mine, own))
         results["rm_heldout"].append(concordance(mine, heldout))

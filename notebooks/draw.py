@@ -95,7 +95,7 @@ def further_tables() -> dict[str, str]:
                                  "preferred to SFT", "by gold"], *lines)  # fmt: skip
     if any(rounds) and (three := part("longer")):
         found["longer"] = longer(rounds, three, part("longer_rounds"))
-    if controls := {seed: part(f"control{seed}") for seed in SEEDS if part(f"control{seed}")}:
+    if controls := {seed: entry for seed in SEEDS if (entry := part(f"control{seed}"))}:
         lines = [[seed, label, *(cell(e[x]) for x in ("newest", "control", "gain",
                                                       "newest/control"))]
                  for seed, control in controls.items() for label, e in control.items()]  # fmt: skip
@@ -137,15 +137,17 @@ def longer(less: list[dict], more: dict, later: dict) -> str:
                "constraint": "every constraint kept", "unanswerable": "not in the text: says so",
                "answered": "in the text: answered right"}  # fmt: skip
     models, wins = ({**later.get(kind, {}), **more[kind]} for kind in ("models", "wins"))
+    few, many = (f"{chain['histories']['pretrain'][-1]['tokens'] / 1e6:.1f} M"
+                 for chain in (part("seed0"), more))  # fmt: skip
     lines = []
     for name, label in names.items():
         pair, shares = f"{name}/sft", [spread(less, "models", name, m) for m in metrics]
         against = [spread(less, "wins", pair, *by) for by in ((), ("gold",)) if name != "sft"]
-        lines.append([label, "4.2 M", *shares, *(against or "––")])
+        lines.append([label, few, *shares, *(against or "––")])
         if name in models:
             shares = [f"{models[name][m]['value']:.2f}" for m in metrics]
             against = [cell(wins[pair]), f"{wins[pair]['gold']:.2f}"] if pair in wins else "––"
-            lines.append([label, "12.6 M", *shares, *against])
+            lines.append([label, many, *shares, *against])
     return table(["", "pretraining", *metrics.values(), "preferred to SFT", "by gold"], *lines)
 
 

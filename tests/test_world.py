@@ -237,6 +237,17 @@ def test_a_score_that_is_gold_reaches_the_ceiling_and_its_negative_none_of_it():
     assert same["n"] == worst["rm_heldout"]["n"] <= best["rm_heldout"]["n"]
 
 
+def test_a_second_labeler_is_another_one_of_the_held_out_and_each_in_turn(monkeypatch):
+    asked = []
+    monkeypatch.setattr(labelers, "rate", lambda who, *rest: asked.append(who) or [1, 2])
+    prompts = [world.sample(random.Random(0))] * 760  # twice twenty times nineteen
+    labelers.report(prompts, [["Yes.", "No."]] * 760, [0.0] * 1520)
+    own, heldout, second = asked[::3], asked[1::3], asked[2::3]
+    assert set(own) == set(range(20)) and set(heldout) == set(second) == set(range(20, 40))
+    assert len(set(zip(heldout, second))) == 380
+    assert all(one != other for one, other in zip(heldout, second))
+
+
 def test_a_win_is_the_labelers_whichever_side_it_is_on():
     rng = random.Random(0)
     prompts = [world.sample(rng) for _ in range(300)]
