@@ -16,15 +16,17 @@ Differences from the paper
      told by the difference to prompted GPT, and of the web's skills by the difference to GPT.
 
 Reads out/*.pt, out/comparisons.jsonl, data/valid.jsonl, test*.jsonl and probes/; writes
-out/evaluate.json. ppo_ptx.pt, ppo2.pt and ppo3.pt are evaluated where they are at hand.
+out/evaluate.json. ppo_ptx.pt, ppo2.pt and ppo3.pt are evaluated where they are at hand. A model
+that was trained from another checkpoint than the one beside it is not compared.
 """
 
 import json
-import os
 import random
 import re
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -33,11 +35,10 @@ from tqdm import tqdm
 
 from data import judges, world
 from data.checkpoints import load, load_round, pick_device
-from data.files import UserError, option, read_jsonl, run, write_text
-from data.labelers import LABELERS, agreement, gold, interval, rate, report, sentences_of
+from data.files import UserError, check_room, option, read_jsonl, run, write_text
+from data.labelers import gold, sentences_of
 from data.tokenizer import Tokenizer
-from model import GPT, generate, join
-from reward import sample_responses, score_texts
+from model import GPT, sample_responses, sample_texts, score_texts, tokens_and_mask
 
 
 @dataclass
@@ -48,7 +49,7 @@ class Config:
     samples: int = option(3, "prompts whose answers are printed side by side")
     out: str = option("out", "folder of checkpoints and results")
     device: str = option("auto", "auto, cpu, cuda, mps")
-    seed: int = option(0, "of sampling")
+    seed: int = option(0, "of sampling", least=0, most=2**63 - 1)
     FAST = {"count": 40}
 
 
@@ -72,8 +73,28 @@ FORMATS = (("Q: ", "\nA: ", "\n\n"), ("User: ", "\nReply: ", "\n\n"), ("", "\n",
 SHOTS = ("generation", "open_qa", "brainstorming", "chat")
 
 
-def read_prompts(name: str) -> list[str]:
-    return [record["prompt"] for record in read_jsonl(f"data/{name}.jsonl", "prompt")]
+# ------------------------------------------------------------------------------------ the models
+def load_models(config: Config, tokenizer: Tokenizer, device: str) -> dict[str, GPT]:
+    """The models at hand by name. Raises UserError for a required one that is missing or stale.
+
+    With a prompt to answer none is required. A model is stale if a checkpoint that it was trained
+    from has been trained anew; one that is not required is then left out.
+    """
+    models, checksums = {}, {}
+    for name, (file, command) in MODELS.items():
+        path = Path(config.out) / file
+        required = name in REQUIRED and not config.prompt
+        if not required and not path.exists():
+            continue
+        model, extra = load(path, command, tokenizer.size, device, GPT)
+        older = [x for x, made in extra["made_from"].items() if checksums.get(x, made) != made]
+        if older and required:
+            raise UserError(f"{path} was trained from another {older[0]}.pt: run {command} again")
+        if older:
+            print(f"left out: {path} was trained from another {older[0]}.pt; run {command} again")
+        else:
+            models[name], checksums[path.stem] = model, extra["checksum"]
+    return models
 
 
 def few_shot_page(style: tuple[str, str, str], seed: int) -> str:
@@ -85,15 +106,6 @@ def few_shot_page(style: tuple[str, str, str], seed: int) -> str:
     return page
 
 
-def go_on(model, tokenizer, rows: list[list[int]], max_new: int, temperature=1.0) -> list[str]:
-    """How the model goes on after each row of tokens, in batches."""
-    texts: list[str] = []
-    for at in range(0, len(rows), 256):
-        responses = generate(model, rows[at : at + 256], max_new, tokenizer.eos, temperature)
-        texts += [tokenizer.decode(r) for r in responses]
-    return texts
-
-
 def answer_all(
     model, tokenizer, prompts: list[str], max_new: int, style=None, page=""
 ) -> list[str]:
@@ -102,10 +114,60 @@ def answer_all(
     A prompted model goes on with further examples: its answer is the first line.
     """
     if style is None:
-        return go_on(model, tokenizer, [tokenizer.prompt(prompt) for prompt in prompts], max_new)
-    pages = [page + style[0] + prompt + style[1].rstrip(" ") for prompt in prompts]
-    texts = go_on(model, tokenizer, [tokenizer.open_document(p) for p in pages], max_new)
-    return [text.strip().split("\n")[0] for text in texts]
+        rows = [tokenizer.prompt(prompt) for prompt in prompts]
+    else:
+        pages = [page + style[0] + prompt + style[1].rstrip(" ") for prompt in prompts]
+        rows = [tokenizer.open_document(text) for text in pages]
+    check_room(rows, model.config.context)
+    texts = sample_texts(model, tokenizer, rows, max_new)
+    return texts if style is None else [text.strip().split("\n")[0] for text in texts]
+
+
+def contestants(
+    models: dict[str, GPT], tokenizer, config: Config, style: int
+) -> dict[str, Callable]:
+    """name -> what answers a list of prompts: each model, and GPT behind a page of examples."""
+    ask = {name: partial(answer_all, model, tokenizer, max_new=config.max_new)
+           for name, model in models.items()}  # fmt: skip
+    if "gpt" not in models or tokenizer.own:  # the page of examples is of the small world
+        return ask
+    prompted = partial(
+        ask["gpt"], style=FORMATS[style], page=few_shot_page(FORMATS[style], config.seed)
+    )
+    return {"gpt": ask.pop("gpt"), "prompted": prompted, **ask}
+
+
+def answers_to(prompt: str, models: dict[str, GPT], tokenizer, config: Config) -> dict[str, str]:
+    """Every model's answer to a single prompt."""
+    answers = {}
+    for name, ask in contestants(models, tokenizer, config, style=0).items():
+        torch.manual_seed(config.seed)  # an answer does not depend on the models before
+        answers[name] = ask([prompt])[0]
+    return answers
+
+
+def answer(config: Config, models: dict[str, GPT], tokenizer, device: str) -> dict:
+    """Prints every model's answer to --prompt, with its reward once there is a reward model."""
+    reward_model = None
+    if (Path(config.out) / "reward.pt").exists():
+        reward_model, _ = load_round(Path(config.out), "reward", 1, tokenizer.size, device)
+    answers = answers_to(config.prompt, models, tokenizer, config)
+    for name, text in answers.items():
+        reward = ""
+        if reward_model:
+            score = score_texts(reward_model, tokenizer, [config.prompt], [text])[0]
+            reward = f"reward {score:6.2f} | "
+        print(f"{name:9} {reward}{text!r}")
+    return answers
+
+
+# ------------------------------------------------------------------------------ what is measured
+def read_prompts(name: str) -> list[str]:
+    return [record["prompt"] for record in read_jsonl(f"data/{name}.jsonl", "prompt")]
+
+
+def golds(prompts: list[str], texts: list[str]) -> list[float]:
+    return [gold(p, t) for p, t in zip(prompts, texts)]
 
 
 def right_answers(prompts: list[str]) -> list[str]:
@@ -125,36 +187,19 @@ def taxes(model, tokenizer, closed: list[str], count: int, max_new: int) -> dict
     cut = [sentences_of(prompt) for prompt in closed]
     reading = [" ".join(parts[:-1]) + f"\nQ: {parts[-1]}\nA:" for parts in cut]
     rows = [tokenizer.open_document(page) for page in [r["prompt"] for r in lomi] + reading]
-    lines = [t.split("\n")[0].strip() for t in go_on(model, tokenizer, rows, max_new, 0.0)]
+    lines = [t.split("\n")[0].strip() for t in sample_texts(model, tokenizer, rows, max_new, 0.0)]
     fits = []
     for record in cloze:
         ways = [tokenizer.open_document(text) for text in record["completions"]]
         page = [tokenizer.open_document(record["prompt"])] * len(ways)
+        device = model.wte.weight.device
         logp = model.logprobs(
-            *join(page, ways, tokenizer.pad, model.config.context, model.wte.weight.device)
+            *tokens_and_mask(page, ways, tokenizer.pad, model.config.context, device)
         )
         fits.append(float(logp.sum(dim=1).argmax().item() == 0))
     return {"tax_lomi": [float(a == r["completion"]) for a, r in zip(lines, lomi)],
             "tax_reading": [float(judges.right(p, a)) for p, a in zip(closed, lines[len(lomi) :])],
             "tax_cloze": fits}  # fmt: skip
-
-
-def win_rate(prompts: list[str], one: list[str], other: list[str], seed: int, first: int) -> dict:
-    """How often a labeler prefers one answer, ties left out, and how often gold does.
-
-    One labeler judges each pair, of the half of them that begins with `first`, knowing neither
-    model; ratings do not depend on the order.
-    """
-    hits, counts, gold_hits, gold_counts = [], [], 0, 0
-    for i, (prompt, a, b) in enumerate(zip(prompts, one, other)):
-        labeler = first + i % (LABELERS // 2)
-        x, y = rate(labeler, prompt, [a, b], seed)
-        hits.append(x > y)
-        counts.append(x != y)
-        truth = gold(prompt, a) - gold(prompt, b)
-        gold_hits, gold_counts = gold_hits + (truth > 0), gold_counts + (truth != 0)
-    topics = list(map(world.topic, prompts))
-    return {**interval(hits, counts, topics), "gold": gold_hits / max(1, gold_counts)}
 
 
 def swapped(model, tokenizer, prompts: list[str], max_new: int) -> list[float]:
@@ -177,139 +222,123 @@ def swapped(model, tokenizer, prompts: list[str], max_new: int) -> list[float]:
     return [float(judges.right(p, t)) for p, t in zip(new, texts)]
 
 
-def main(config: Config) -> dict:
-    """Evaluates all models; prints the tables, writes and returns out/evaluate.json's content."""
-    start = time.time()
-    device, tokenizer = pick_device(config.device), Tokenizer.of(config.out)
-    torch.manual_seed(config.seed)
-    out = Path(config.out)
-    models = {}
-    for name, (file, command) in MODELS.items():
-        path = out / file
-        if not path.exists() and (config.prompt or name not in REQUIRED):
-            continue
-        sft = out / "sft.pt"
-        extra = name not in REQUIRED and sft.exists()
-        if extra and os.path.getmtime(path) < os.path.getmtime(sft):
-            print(f"left out: {path} is older than {sft}; run {command} again")
-            continue
-        models[name], _ = load(path, command, tokenizer.size, device, GPT)
-    names = list(models)
-    if tokenizer.own and not config.prompt:
-        raise UserError(f"{out} has a vocabulary of its own, the tests another: use --prompt")
-    if "gpt" in models and not tokenizer.own:  # the page of examples is of the small world
-        names.insert(1, "prompted")
-    reward_model, _ = load_round(out, "reward", 1, tokenizer.size, device)
-    # 1. The best few-shot format, chosen on validation prompts.
-    valid = read_prompts("valid")[: min(300, config.count)]
-    pages = [few_shot_page(style, config.seed) for style in FORMATS]
+def measure(ask: Callable, model: GPT | None, tokenizer, asked: dict, config: Config):
+    """A model's answers to the test prompts, and a value for each prompt of every metric.
 
-    def ask(name: str, prompts: list[str], style: int) -> list[str]:
-        if name != "prompted":
-            return answer_all(models[name], tokenizer, prompts, config.max_new)
-        like, page = FORMATS[style], pages[style]
-        return answer_all(models["gpt"], tokenizer, prompts, config.max_new, like, page)
+    asked has the prompts of each test set and probe. Without a model, as for prompted GPT, there
+    is no swapped text and no tax.
+    """
+    texts = {name: ask(prompts) for name, prompts in asked.items()}
+    values = {metric: golds(asked[file], texts[file]) for metric, file in SETS.items()}
+    uses = [world.parse(p).task.use for p in asked["test"]]
+    for use in dict.fromkeys(uses):
+        values[f"gold_{use}"] = [v for v, u in zip(values["gold"], uses) if u == use]
+    for metric, measure in judges.RATES.items():
+        values[metric] = [float(measure.judge(p, t)) for probe in measure.probes
+                          for p, t in zip(asked[probe], texts[probe])]  # fmt: skip
+    if model is not None:
+        closed = asked["closed_qa"]
+        values["swapped"] = swapped(model, tokenizer, closed, config.max_new)
+        values |= taxes(model, tokenizer, closed, config.count, config.max_new)
+    return texts["test"], values
 
-    def golds(prompts: list[str], texts: list[str]) -> list[float]:
-        return [gold(p, t) for p, t in zip(prompts, texts)]
 
-    if config.prompt:
-        for name in names:
-            text = ask(name, [config.prompt], 0)[0]
-            score = score_texts(reward_model, tokenizer, [config.prompt], [text])[0]
-            print(f"{name:9} reward {score:6.2f} | {text!r}")
-        return {}
-    best = max(range(len(FORMATS)), key=lambda i: sum(golds(valid, ask("prompted", valid, i))))
-    # 2. Every model answers every test set and every probe: a value for each prompt.
-    prompts = {metric: read_prompts(file)[: config.count] for metric, file in SETS.items()}
-    probes = {probe: read_prompts(f"probes/{probe}")[: config.count]
-              for measure in judges.RATES.values() for probe in measure.probes}  # fmt: skip
-    texts, values = {}, {name: {} for name in names}
-    uses = [world.parse(p).task.use for p in prompts["gold"]]
-    for name in tqdm(names, "evaluate", leave=False, disable=None):
-        torch.manual_seed(config.seed)  # an answer does not depend on the models before
-        for metric in SETS:
-            texts[name, metric] = ask(name, prompts[metric], best)
-            values[name][metric] = golds(prompts[metric], texts[name, metric])
-        for use in dict.fromkeys(uses):
-            values[name][f"gold_{use}"] = [
-                v for v, u in zip(values[name]["gold"], uses) if u == use
-            ]
-        answers = {
-            probe: list(zip(asked, ask(name, asked, best))) for probe, asked in probes.items()
-        }
-        for metric, measure in judges.RATES.items():
-            values[name][metric] = [
-                float(measure.judge(p, t)) for probe in measure.probes for p, t in answers[probe]
-            ]
-        # 3. The closed domain, with the text swapped under the question; the web's own skills.
-        if name != "prompted":
-            model, closed = models[name], probes["closed_qa"]
-            values[name]["swapped"] = swapped(model, tokenizer, closed, config.max_new)
-            values[name] |= taxes(model, tokenizer, closed, config.count, config.max_new)
-    # Prompts about the same are drawn together, and differences are paired by prompt.
-    topics = {metric: list(map(world.topic, asked)) for metric, asked in prompts.items()}
+def topics_of(asked: dict[str, list[str]]) -> dict[str, list]:
+    """Of each metric the topic of every prompt: prompts about the same are drawn together."""
+    topics = {metric: list(map(world.topic, asked[file])) for metric, file in SETS.items()}
+    uses = [world.parse(p).task.use for p in asked["test"]]
     for use in dict.fromkeys(uses):
         topics[f"gold_{use}"] = [t for t, u in zip(topics["gold"], uses) if u == use]
     for metric, measure in judges.RATES.items():
-        topics[metric] = [world.topic(p) for probe in measure.probes for p in probes[probe]]
+        topics[metric] = [world.topic(p) for probe in measure.probes for p in asked[probe]]
+    return topics
+
+
+def compare(values: dict[str, dict], texts: dict[str, list], asked: dict, seed: int) -> dict:
+    """Means, differences between models paired by prompt, and wins, each with its interval."""
+    topics = topics_of(asked)
     results = {
-        "models": {name: {m: interval(v, topics=topics.get(m)) for m, v in mine.items()}
+        "models": {name: {m: judges.interval(v, topics=topics.get(m)) for m, v in mine.items()}
                    for name, mine in values.items()},
-        "differences": {}, "wins": {}, "wins_own": {},
+        "differences": {}, "wins": {},
     }  # fmt: skip
-    for one, other in (("prompted", "gpt"), ("sft", "prompted"), ("ppo", "prompted"),
-                       ("ppo", "gpt"), *((name, "sft") for name in names[3:])):  # fmt: skip
+    against = [("prompted", "gpt"), ("sft", "prompted"), ("ppo", "prompted"), ("ppo", "gpt")]
+    against += [(name, "sft") for name in values if name not in ("gpt", "prompted", "sft")]
+    for one, other in against:
         for metric in [m for m in values[one] if m in values[other]]:
             gains = np.subtract(values[one][metric], values[other][metric])
-            results["differences"][f"{metric} {one}-{other}"] = interval(
+            results["differences"][f"{metric} {one}-{other}"] = judges.interval(
                 gains, topics=topics.get(metric)
             )
-    # 4. Wins; then the reward model beside the labelers, on four SFT samples of each of these
-    # validation prompts.
-    texts["right", "gold"] = right_answers(prompts["gold"])
     for one, other in PAIRS:
-        if (one, "gold") in texts:
-            both = prompts["gold"], texts[one, "gold"], texts[other, "gold"], config.seed
-            results["wins"][f"{one}/{other}"] = win_rate(*both, LABELERS // 2)
-            results["wins_own"][f"{one}/{other}"] = win_rate(*both, 0)
+        if one in texts:
+            results["wins"][f"{one}/{other}"] = judges.win_rate(
+                asked["test"], texts[one], texts[other], seed
+            )
+    return results
+
+
+def labelers_beside(reward_model, sft: GPT, tokenizer, prompts: list[str], config: Config) -> dict:
+    """The reward model beside the labelers, on four SFT samples of each prompt."""
     torch.manual_seed(config.seed)
-    four = sample_responses(models["sft"], tokenizer, valid, [4] * len(valid), config.max_new)
-    flat = [(p, t) for p, group in zip(valid, four) for t in group]
-    scores = score_texts(reward_model, tokenizer, *map(list, zip(*flat)))
-    results["labelers"] = report(valid, four, scores, config.seed)
-    if (out / "comparisons.jsonl").exists():
-        comparisons = read_jsonl(out / "comparisons.jsonl", "prompt", "completions", "ranks")
+    four = sample_responses(sft, tokenizer, prompts, [4] * len(prompts), config.max_new)
+    flat = [(p, t) for p, group in zip(prompts, four) for t in group]
+    scores = score_texts(reward_model, tokenizer, *zip(*flat))
+    found = judges.report(prompts, four, scores, config.seed)
+    file = Path(config.out) / "comparisons.jsonl"
+    if file.exists():
+        comparisons = read_jsonl(file, "prompt", "completions", "ranks")
         if all("labeler" in c for c in comparisons):  # a file of yours may name none
-            results["labelers"]["agreement"] = agreement(comparisons, config.seed)
+            found["agreement"] = judges.agreement(comparisons, config.seed)
+    return found
+
+
+def main(config: Config) -> dict:
+    """Evaluates all models; prints the tables, writes and returns out/evaluate.json's content."""
+    start = time.time()
+    device, tokenizer, out = pick_device(config.device), Tokenizer.of(config.out), Path(config.out)
+    if tokenizer.own and not config.prompt:
+        raise UserError(f"{out} has a vocabulary of its own, the tests another: use --prompt")
+    torch.manual_seed(config.seed)
+    models = load_models(config, tokenizer, device)
+    if config.prompt:
+        return answer(config, models, tokenizer, device)
+    reward_model, _ = load_round(out, "reward", 1, tokenizer.size, device)
+    # 1. The best few-shot format, chosen on validation prompts.
+    valid = read_prompts("valid")[: min(300, config.count)]
+    tried = [contestants(models, tokenizer, config, i)["prompted"] for i in range(len(FORMATS))]
+    scores = [sum(golds(valid, ask(valid))) for ask in tried]
+    best = scores.index(max(scores))
+    # 2. Every model answers every test set and every probe.
+    probes = [probe for measure in judges.RATES.values() for probe in measure.probes]
+    files = {file: file for file in SETS.values()} | {x: f"probes/{x}" for x in probes}
+    asked = {name: read_prompts(file)[: config.count] for name, file in files.items()}
+    texts, values = {}, {}
+    ask = contestants(models, tokenizer, config, best)
+    for name in tqdm(ask, "evaluate", leave=False, disable=None):
+        torch.manual_seed(config.seed)  # an answer does not depend on the models before
+        texts[name], values[name] = measure(ask[name], models.get(name), tokenizer, asked, config)
+    # 3. The models side by side.
+    texts["right"] = right_answers(asked["test"])
+    results = compare(values, texts, asked, config.seed)
+    # 4. The reward model beside the labelers.
+    results["labelers"] = labelers_beside(reward_model, models["sft"], tokenizer, valid, config)
     results |= {
         "few_shot_format": FORMATS[best][0],
         "seed": config.seed,
         "seconds": time.time() - start,
     }
     show(results)
-    shown = min(config.samples, len(prompts["gold"]))
-    for i in random.Random(config.seed).sample(range(len(prompts["gold"])), shown):
-        prompt = prompts["gold"][i]
+    shown = min(config.samples, len(asked["test"]))
+    for i in random.Random(config.seed).sample(range(len(asked["test"])), shown):
+        prompt = asked["test"][i]
         print(f"\n> {prompt}")
-        for name in names:
-            text = texts[name, "gold"][i]
+        for name in ask:
+            text = texts[name][i]
             print(f"  {name:9} gold {gold(prompt, text):.2f} | {text!r}")
     write_text(out / "evaluate.json", json.dumps(results, indent=1) + "\n")
     print(f"\nwrote {out}/evaluate.json in {results['seconds']:.0f} s")
     return results
-
-
-def verdict(metric: str, difference: dict) -> str:
-    """Whether the paper's claim of InstructGPT beside GPT-3 holds, by the difference's interval."""
-    claim, paper = -1, "down"  # of the web's skills
-    if metric in judges.RATES:
-        claim, paper = judges.RATES[metric].claim, judges.RATES[metric].paper
-    if not paper:
-        return "no figure in the paper"
-    low, high = difference["low"], difference["high"]
-    holds = -0.05 < low <= high < 0.05 if claim == 0 else min(claim * low, claim * high) > 0
-    return ("holds" if holds else "does not hold") + f" ({paper})"
 
 
 def show(results: dict) -> None:
@@ -327,12 +356,11 @@ def show(results: dict) -> None:
     for metric in models["ppo"]:
         beside = [differences.get(f"{metric} ppo-{name}") for name in ("sft", "prompted", "gpt")]
         known = metric in judges.RATES or metric.startswith("tax_")
-        says = verdict(metric, beside[1] or beside[2]) if known else ""
+        says = judges.verdict(metric, beside[1] or beside[2]) if known else ""
         print(f"{metric:22} " + " ".join(f"{cell(x):>20}" for x in beside) + f"  {says}")
-    for kind, by in (("wins", "held-out labelers"), ("wins_own", "training labelers")):
-        print(f"\n{'preferred by ' + by:32} {'untied':>6} {'':>20} {'by gold':>8}")
-        for pair, entry in results[kind].items():
-            print(f"{pair:32} {entry['n']:>6} {cell(entry):>20} {entry['gold']:>8.2f}")
+    print(f"\n{'preferred by held-out labelers':32} {'untied':>6} {'':>20} {'by gold':>8}")
+    for pair, entry in results["wins"].items():
+        print(f"{pair:32} {entry['n']:>6} {cell(entry):>20} {entry['gold']:>8.2f}")
     print(f"\n{'labelers':22} {'pairs':>5}")
     for name, entry in results["labelers"].items():
         print(f"{name:22} {entry['n']:>5} {cell(entry):>20}")

@@ -1,32 +1,32 @@
 """The GPT, its scalar-headed sibling, and sampling: what all steps share.
 
 The architecture is GPT-2's (Radford et al. 2019): learned positions, pre-LayerNorm blocks, tanh
-GELU, biases everywhere, the output head tied to the token embedding; there is no dropout, so
-train and eval mode are the same. The start of the weights is not GPT-2's: its standard deviation of
-0.02 suits its width of 768, and a small model with random attention takes millions of tokens to
-find out how to copy from its context. Here it is 1/sqrt(width), positions start as sinusoids, and
-queries as keys (see `GPT`).
+GELU, biases everywhere, the output head tied to the token embedding. There is no dropout, so train
+and eval mode are the same. What is not GPT-2's is how the weights start: see `start_weights`.
 
-Dimension key: B batch, T tokens, C width, H heads, D = C / H, V vocabulary, L layers, M cache.
+Read it in this order: the architecture, batches, one token drawn, a whole response. What comes
+after that makes it fast and changes no result; each part says what it saves.
+
+Dimension key: B batch, T tokens, C width, H heads, D = C / H, V vocabulary, L layers, M tokens in
+the cache, N tokens picked by a mask.
 
 Conventions, the same in every file:
   tokens  (B,T)  prompt, newline, response, EOS, then PAD to the right. A causal model never looks
                  to the right, so padding needs no attention mask.
   mask    (B,T)  1.0 on response tokens, the EOS among them, else 0.0.
   logp    (B,T)  logp[:, t] is the log-probability of token t given the tokens before it. It is read
-                 at position t-1, and so is the value of a token. Column 0 is 0.
+                 from the model's output at position t-1. Column 0 is 0.
 PAD has a row in the embedding but no output in the head: it can be read but never sampled.
 """
 
+import itertools
 import math
-import os
 from dataclasses import dataclass
 
 import torch
 import torch.nn as nn
 import torch.nn.functional as F
-
-from data.files import UserError
+from tqdm import tqdm
 
 
 # ---------------------------------------------------------------------------------- architecture
@@ -40,7 +40,11 @@ class GPTConfig:
 
 
 class Attention(nn.Module):
-    """Causal multi-head self-attention, with an optional cache of earlier keys and values."""
+    """Causal multi-head self-attention: (B,T,C) -> (B,T,C).
+
+    With a cache, which only sampling has, x holds new tokens alone and `remember` adds the earlier
+    ones' keys and values.
+    """
 
     def __init__(self, config: GPTConfig):
         super().__init__()
@@ -50,23 +54,21 @@ class Attention(nn.Module):
 
     def forward(self, x, positions=None, cache=None):
         B, T, C = x.shape
-        # (B,T,3C) -> three of (B,H,T,D)
-        q, k, v = self.qkv(x).view(B, T, 3, self.heads, C // self.heads).permute(2, 0, 3, 1, 4)
+        # (B,T,3C) -> three of (B,T,C) -> three of (B,H,T,D)
+        q, k, v = (
+            part.view(B, T, self.heads, C // self.heads).transpose(1, 2)
+            for part in self.qkv(x).chunk(3, dim=-1)
+        )
         if cache is None:
+            # A token sees itself and those before it: (T,T)
             visible = torch.ones(T, T, dtype=torch.bool, device=x.device).tril()
         else:
-            # Row b writes token t at its own position; what lies beyond it is not visible yet.
-            keys, values = cache
-            rows = torch.arange(B, device=x.device)[:, None]
-            keys[rows, :, positions] = k.transpose(1, 2)
-            values[rows, :, positions] = v.transpose(1, 2)
-            k, v = keys, values
-            visible = torch.arange(k.shape[2], device=x.device) <= positions[:, None, :, None]
+            k, v, visible = remember(k, v, positions, cache)
         # (B,H,T,D) @ (B,H,D,M) -> (B,H,T,M), M = T without a cache
-        scores = q @ k.transpose(-2, -1) / math.sqrt(q.shape[-1])
-        weights = scores.masked_fill(~visible, -torch.inf).softmax(dim=-1)
+        att = q @ k.transpose(-2, -1) / math.sqrt(q.shape[-1])
+        att = att.masked_fill(~visible, -torch.inf).softmax(dim=-1)
         # (B,H,T,M) @ (B,H,M,D) -> (B,H,T,D) -> (B,T,C)
-        y = (weights @ v).transpose(1, 2).reshape(B, T, C)
+        y = (att @ v).transpose(1, 2).reshape(B, T, C)
         return self.proj(y)
 
 
@@ -84,23 +86,13 @@ class Block(nn.Module):
         return x + self.down(F.gelu(self.up(self.ln_2(x)), approximate="tanh"))
 
 
-def sinusoids(context: int, width: int):
-    """(context, width): a sine and a cosine of the position at width/2 frequencies, as a start.
-
-    The positions are learned from here on. Seen from a sinusoid, "two tokens back" is the same
-    rotation everywhere, so the model learns it once and not for every position anew.
-    """
-    angles = torch.arange(context)[:, None] * 200.0 ** (-torch.arange(0, width, 2) / width)
-    return torch.stack([angles.sin(), angles.cos()], dim=-1).flatten(1)
-
-
 class GPT(nn.Module):
     """tokens (B,T) of int64 -> logits (B,T,V). `logits[:, t]` predicts token t+1."""
 
     def __init__(self, config: GPTConfig):
         super().__init__()
         if config.width % config.heads or config.width % 2 or config.context < 2:
-            raise UserError(
+            raise ValueError(
                 f"a width of {config.width} must be even and a multiple of {config.heads} heads, "
                 f"and a context of {config.context} at least 2"
             )
@@ -109,48 +101,19 @@ class GPT(nn.Module):
         self.wpe = nn.Embedding(config.context, config.width)
         self.blocks = nn.ModuleList(Block(config) for _ in range(config.layers))
         self.ln_f = nn.LayerNorm(config.width)
-        for name, p in self.named_parameters():
-            if name == "wpe.weight":
-                # Of norm 1, about that of a token's embedding.
-                p.data = sinusoids(config.context, config.width) / math.sqrt(config.width / 2)
-            elif p.dim() == 2:
-                # Two residual branches a layer add up: their last matrices start smaller (GPT-2).
-                # The attention's, `proj`, is set below.
-                std = 1 / math.sqrt(config.width)
-                residual = name.endswith("down.weight")
-                nn.init.normal_(p, std=std / math.sqrt(2 * config.layers) if residual else std)
-            elif name.endswith("bias"):
-                nn.init.zeros_(p)
-        # Mimetic initialization, after Trockman & Kolter (2023): a query starts as its own key, so
-        # a head looks for what is alike. Value and output projection make about the identity
-        # (theirs, for images, minus the identity): what a head finds comes out as it went in. After
-        # 0.2 M tokens of lists said twice, the word to copy has a probability of 0.9; without this
-        # start, 0.1.
-        for attention in (block.attention for block in self.blocks):
-            q, k, v = attention.qkv.weight.data.chunk(3)
-            k.copy_(q)
-            attention.proj.weight.data = v.T / math.sqrt(2 * config.layers)
+        start_weights(self)
 
     def hidden(self, tokens, positions=None, cache=None):
-        """tokens (B,T) -> the last LayerNorm's output (B,T,C)."""
+        """tokens (B,T) -> the last LayerNorm's output (B,T,C).
+
+        For sampling: positions (B,T) of the tokens in their rows, cache (L,2,B,H,M,D).
+        """
         if positions is None:
             positions = torch.arange(tokens.shape[1], device=tokens.device)
         x = self.wte(tokens) + self.wpe(positions)
         for i, block in enumerate(self.blocks):
             x = block(x, positions, None if cache is None else cache[i])
         return self.ln_f(x)
-
-    def hidden_of_rows(self, tokens, parts: int = 4):
-        """`hidden` of padded rows, in parts from short to long: padding is hardly computed.
-
-        tokens (B,T) -> (B,T,C), 0 beyond the longest row of its part, where all is padding.
-        """
-        lengths, order = (tokens != self.config.vocab_size).sum(dim=1).sort()
-        hidden = []
-        for rows, widths in zip(order.chunk(parts), lengths.chunk(parts)):
-            short = self.hidden(tokens[rows, : widths[-1]])
-            hidden.append(F.pad(short, (0, 0, 0, tokens.shape[1] - short.shape[1])))
-        return torch.cat(hidden)[order.argsort()]
 
     def head(self, hidden):
         """(...,C) -> logits (...,V), with the token embedding's own weights."""
@@ -163,26 +126,23 @@ class GPT(nn.Module):
         """Log-probabilities, at temperature 1, of the tokens where mask is 1.
 
         tokens (B,T) int64, mask (B,T) with mask[:, 0] = 0 -> logp (B,T), 0.0 where mask is 0.
-        Only positions that predict such a token go through the head: on prompts its cost is saved.
+        The log-softmax of the logits, gathered at the next token. Only the N positions before a
+        token of the mask go through the head, the model's largest matrix.
         """
         assert tokens.shape == mask.shape, f"tokens {tokens.shape} but mask {mask.shape}"
-        chosen = mask[:, 1:] > 0
-        logits = self.head(self.hidden_of_rows(tokens)[:, :-1][chosen])  # (N,V)
-        logp = -F.cross_entropy(logits, tokens[:, 1:][chosen], reduction="none")  # (N,)
-        return torch.zeros(mask.shape, dtype=logp.dtype, device=mask.device).masked_scatter(
-            F.pad(chosen, (1, 0)), logp
-        )
-
-
-def last_token(mask):
-    """The position of each row's last token where mask is 1: (B,T) -> (B,) int64."""
-    return (mask * torch.arange(mask.shape[1], device=mask.device)).argmax(dim=1)
+        chosen = mask[:, 1:] > 0  # (B,T-1)
+        logits = self.head(hidden_by_length(self, tokens)[:, :-1][chosen])  # (N,V)
+        following = tokens[:, 1:][chosen]  # (N,)
+        logp = torch.zeros(mask.shape, dtype=logits.dtype, device=mask.device)
+        logp[:, 1:][chosen] = logits.log_softmax(dim=-1).gather(1, following[:, None]).squeeze(1)
+        return logp
 
 
 class ScalarGPT(GPT):
     """The GPT with a scalar head in place of the unembedding: tokens (B,T) -> scalars (B,T).
 
-    As a reward model it is read at the last response token, as a value network before each one.
+    As a reward model it says how good a whole response is, read at the last response token. As a
+    value network it says before each token what reward is still to come.
     The head's weight starts with standard deviation 1/sqrt(C+1) and bias 0 (Stiennon et al. 2020).
     """
 
@@ -198,11 +158,14 @@ class ScalarGPT(GPT):
     def score(self, tokens, mask):
         """The reward of each row, read at its last response token: (B,T), (B,T) -> (B,)."""
         rows = torch.arange(len(tokens), device=tokens.device)
-        return self.scalar(self.hidden_of_rows(tokens)[rows, last_token(mask)]).squeeze(-1)
+        last = hidden_by_length(self, tokens)[rows, last_token(mask)]  # (B,C)
+        return self.scalar(last).squeeze(-1)
 
     def values(self, tokens, mask):
         """The value of each token where mask is 1, read a position before it: -> (B,T), else 0."""
-        return F.pad(self.scalar(self.hidden_of_rows(tokens)).squeeze(-1)[:, :-1], (1, 0)) * mask
+        every = self.scalar(hidden_by_length(self, tokens)).squeeze(-1)  # (B,T)
+        # Shifted right by one, as log-probabilities are: column t has the value before token t.
+        return F.pad(every[:, :-1], (1, 0)) * mask
 
 
 def copy_body(source: GPT, target: GPT) -> GPT:
@@ -211,94 +174,232 @@ def copy_body(source: GPT, target: GPT) -> GPT:
     return target
 
 
+@torch.no_grad()
+def start_weights(model: GPT) -> None:
+    """Sets the first weights, so that a small model soon learns to copy from its context.
+
+    GPT-2's standard deviation of 0.02 suits its width of 768; here it is 1/sqrt(width). The rest is
+    mimetic initialization (Trockman & Kolter 2023): a query starts as its own key, so a head looks
+    for what is alike, and value and output projection make about the identity, so what a head finds
+    comes out as it went in (theirs, for images, is minus the identity). After 0.2 M tokens of lists
+    said twice, the word to copy has a probability of 0.9; from random attention, 0.1.
+    """
+    width, residual = model.config.width, math.sqrt(2 * model.config.layers)
+    for name, p in model.named_parameters():
+        if name == "wpe.weight":
+            # Of norm 1, about that of a token's embedding.
+            p.copy_(sinusoids(model.config.context, width) / math.sqrt(width / 2))
+        elif p.dim() == 2:
+            # Two residual branches a layer add up: their last matrices start smaller (GPT-2).
+            std = 1 / math.sqrt(width)
+            nn.init.normal_(p, std=std / residual if name.endswith("down.weight") else std)
+        elif name.endswith("bias"):
+            nn.init.zeros_(p)
+    for attention in (block.attention for block in model.blocks):
+        q, k, v = attention.qkv.weight.chunk(3)
+        k.copy_(q)
+        attention.proj.weight.copy_(v.T / residual)
+
+
+def sinusoids(context: int, width: int):
+    """(context, width): a sine and a cosine of the position at width/2 frequencies, as a start.
+
+    The positions are learned from here on. Seen from a sinusoid, "two tokens back" is the same
+    rotation everywhere, so the model learns it once and not for every position anew. The slowest
+    wave takes 200 positions a radian, about as many as a row has.
+    """
+    angles = torch.arange(context)[:, None] * 200.0 ** (-torch.arange(0, width, 2) / width)
+    return torch.stack([angles.sin(), angles.cos()], dim=-1).flatten(1)
+
+
 # -------------------------------------------------------------------------------------- batches
 def pad_rows(rows: list[list[int]], pad: int, device="cpu"):
     """Rows of unequal length -> (B,T) int64, padded on the right."""
-    width = max(map(len, rows))
-    return torch.tensor([row + [pad] * (width - len(row)) for row in rows], device=device)
+    longest = max(map(len, rows))
+    return torch.tensor([row + [pad] * (longest - len(row)) for row in rows], device=device)
 
 
-def join(
+def tokens_and_mask(
     prompts: list[list[int]], responses: list[list[int]], pad: int, context: int, device="cpu"
 ):
     """Token lists of prompts and responses -> tokens (B,T) and the mask of response tokens (B,T).
 
-    A response is cut where the context ends. Raises UserError for a prompt that leaves no room.
+    A response is cut where the context ends. Raises ValueError for a prompt that leaves no room.
     """
-    check_room(prompts, context)
+    require_room(prompts, context)
     rows = [(p + r)[:context] for p, r in zip(prompts, responses)]
     mask = [[0] * len(p) + [1] * (len(row) - len(p)) for p, row in zip(prompts, rows)]
     return pad_rows(rows, pad, device), pad_rows(mask, 0, device).float()
 
 
-def check_room(prompts: list[list[int]], context: int) -> None:
+def require_room(prompts: list[list[int]], context: int) -> None:
     longest = max(map(len, prompts))
     if longest >= context:
-        raise UserError(
-            f"a prompt of {longest} tokens is too long: "
-            f"the context has {context} tokens for prompt and response"
-        )
+        raise ValueError(f"a prompt of {longest} tokens leaves no room in a context of {context}")
+
+
+def last_token(mask):
+    """The position of each row's last token where mask is 1: (B,T) -> (B,) int64."""
+    return (mask * torch.arange(mask.shape[1], device=mask.device)).argmax(dim=1)
 
 
 # ------------------------------------------------------------------------------------- sampling
+def draw_token(logits, temperature: float):
+    """Draws a token from each row's softmax: (B,V) -> (B,) int64. Temperature 0: the likeliest.
+
+    It is the first one at which the cumulative probability exceeds a uniform number.
+    torch.multinomial draws from the same softmax, but on a CPU takes twelve times as long: a third
+    of the time of sampling.
+    """
+    if temperature == 0:
+        return logits.argmax(dim=-1)
+    below = (logits / temperature).softmax(dim=-1).cumsum(dim=-1)  # (B,V), up to about 1
+    drawn = torch.rand(len(below), 1, device=below.device) * below[:, -1:]
+    token = torch.searchsorted(below, drawn, right=True).squeeze(1)
+    return token.clamp(max=logits.shape[1] - 1)
+
+
 @torch.no_grad()
 def generate(model: GPT, prompts: list[list[int]], max_new: int, eos: int, temperature=1.0):
     """Samples a response to each prompt: a list of token lists, each ending with EOS or cut off.
 
-    The prompts may have unequal lengths. Every row keeps its own positions in one preallocated
-    cache, so nothing is padded on the left; rows that are done are dropped now and then.
-    temperature 0 takes the most likely token. There is no top-k or top-p.
-    Raises UserError when a prompt leaves no room for a response in the context.
+    The prompts may have unequal lengths: each row keeps its own positions, so nothing is padded on
+    the left. There is no top-k or top-p. Raises ValueError for a prompt that leaves no room.
+
+    Plainly, every new token takes a forward pass over its whole row. Here the keys and values of
+    earlier tokens are kept in a cache, so each pass is over one token a row, and rows that are done
+    are dropped; tests/test_model.py has the plain way and compares.
     """
     config, device = model.config, model.wte.weight.device
-    check_room(prompts, config.context)
+    require_room(prompts, config.context)
     lengths = torch.tensor([len(p) for p in prompts], device=device)
-    tokens = pad_rows(prompts, config.vocab_size, device)
-    B, T = tokens.shape
+    B, T = len(prompts), max(map(len, prompts))
     room = min(config.context, T + max_new)
-    cache = torch.zeros(
-        config.layers, 2, B, config.heads, room, config.width // config.heads, device=device
-    )
-    # Prefill: what all prompts begin with, such as a page of examples, is read only once. Padding
-    # writes keys too, but each row overwrites them before it can see them.
-    positions = torch.arange(T, device=device).expand(B, T)
-    shared = min(len(os.path.commonprefix(prompts)), min(map(len, prompts)) - 1)
-    if shared:
-        model.hidden(tokens[:1, :shared], positions[:1, :shared], cache[:, :, :1, :, :shared])
-        cache[:, :, 1:, :, :shared] = cache[:, :, :1, :, :shared]
-    hidden = model.hidden(tokens[:, shared:], positions[:, shared:], cache[:, :, :, :, :T])
-    hidden = hidden[torch.arange(B, device=device), lengths - shared - 1]  # (B,C)
-    rows = torch.arange(B, device=device)  # the rows that still run
+    shape = (config.layers, 2, B, config.heads, room, config.width // config.heads)
+    cache = torch.zeros(shape, device=device)
+    hidden = read_prompts(model, prompts, cache)  # (B,C), at each prompt's last token
+    rows = torch.arange(B, device=device)  # those that still run, by their place in `prompts`
     out = torch.full((B, max_new), eos, device=device)
     done = torch.zeros(B, dtype=torch.bool, device=device)
     for step in range(max_new):
-        logits = model.head(hidden)  # (B,V)
-        if temperature == 0:
-            token = logits.argmax(dim=-1)
-        else:
-            # The first token at which the cumulative probability exceeds a uniform number.
-            below = (logits / temperature).softmax(dim=-1).cumsum(dim=-1)
-            drawn = torch.rand(len(below), 1, device=device) * below[:, -1:]
-            token = torch.searchsorted(below, drawn, right=True).squeeze(1)
-            token = token.clamp(max=config.vocab_size - 1)
+        token = draw_token(model.head(hidden), temperature)
         token = torch.where(done, eos, token)
         out[rows, step] = token
-        position = lengths + step
-        done = done | (token == eos) | (position >= config.context)
+        done = done | (token == eos) | (lengths + step >= config.context)
+        # Rows that are done are dropped, at every fourth step: it has to wait for the device.
         if step % 4 == 3:
-            # Dropping asks the device how many are done, so not at every step.
             running = (~done).nonzero().squeeze(1)
             if len(running) == 0:
                 break
             if len(running) < 0.8 * len(done):
                 cache = cache.index_select(2, running)
-                rows, token, lengths, done = (x[running] for x in (rows, token, lengths, done))
-                position = position[running]
-        seen = min(room, T + step + 1)
-        position = position.clamp(max=room - 1)[:, None]
-        hidden = model.hidden(token[:, None], position, cache[:, :, :, :, :seen])[:, 0]
+                rows, lengths = rows[running], lengths[running]
+                token, done = token[running], done[running]
+        # A row with a full context is done, but may not be dropped yet: it stays inside the cache.
+        position = (lengths + step).clamp(max=room - 1)[:, None]  # (B,1)
+        filled = min(room, T + step + 1)  # what lies behind is empty in every row
+        hidden = model.hidden(token[:, None], position, cache[:, :, :, :, :filled])[:, 0]
     responses = []
     for prompt, row in zip(prompts, out.tolist()):
         row = row[: config.context - len(prompt)]
         responses.append(row[: row.index(eos) + 1] if eos in row else row)
     return responses
+
+
+# --------------------------------------------------------------------------- what makes it fast
+def remember(k, v, positions, cache):
+    """Adds the keys and values of new tokens to a layer's cache, in place.
+
+    k, v (B,H,T,D) of T new tokens at positions (B,T), cache (2,B,H,M,D) -> all keys and all values
+    (B,H,M,D), and what each new token sees of them: visible (B,1,T,M).
+    """
+    rows = torch.arange(len(k), device=k.device)[:, None]  # (B,1), against positions (B,T)
+    # Two index tensors with a slice between them select (B,T,H,D), so k is turned to fit.
+    cache[0][rows, :, positions] = k.transpose(1, 2)
+    cache[1][rows, :, positions] = v.transpose(1, 2)
+    visible = torch.arange(cache.shape[3], device=k.device) <= positions[:, None, :, None]
+    return cache[0], cache[1], visible
+
+
+def read_prompts(model: GPT, prompts: list[list[int]], cache):
+    """Fills the cache with all prompts at once; the output at each one's last token: (B,C).
+
+    What all prompts begin with, such as a page of examples, is read only once. Padding writes to
+    the cache as well, but a row overwrites that before it can see it.
+    """
+    device = model.wte.weight.device
+    tokens = pad_rows(prompts, model.config.vocab_size, device)
+    B, T = tokens.shape
+    positions = torch.arange(T, device=device).expand(B, T)
+    alike = (tokens == tokens[:1]).all(dim=0).long().cumprod(dim=0).sum().item()
+    shared = min(alike, min(map(len, prompts)) - 1)
+    if shared:
+        model.hidden(tokens[:1, :shared], positions[:1, :shared], cache[:, :, :1, :, :shared])
+        cache[:, :, 1:, :, :shared] = cache[:, :, :1, :, :shared]
+    hidden = model.hidden(tokens[:, shared:], positions[:, shared:], cache[:, :, :, :, :T])
+    last = torch.tensor([len(p) - 1 - shared for p in prompts], device=device)
+    return hidden[torch.arange(B, device=device), last]
+
+
+def hidden_by_length(model: GPT, tokens, parts: int = 4):
+    """`model.hidden` of padded rows, in parts from short to long: padding is hardly computed.
+
+    tokens (B,T) -> (B,T,C), 0 beyond the longest row of its part, where all is padding.
+    """
+    lengths, order = (tokens != model.config.vocab_size).sum(dim=1).sort()
+    hidden = []
+    for rows, mine in zip(order.chunk(parts), lengths.chunk(parts)):
+        short = model.hidden(tokens[rows, : mine[-1]])
+        hidden.append(F.pad(short, (0, 0, 0, tokens.shape[1] - short.shape[1])))
+    return torch.cat(hidden)[order.argsort()]
+
+
+# ----------------------------------------------------- texts in and out, and a learning rate
+def rows_that_fit(config: GPTConfig, longest: int, most: int) -> int:
+    """How many rows of this many tokens a batch may have, so that a cache takes 1 GiB at most."""
+    return max(1, min(most, 2**30 // (8 * config.layers * config.width * longest)))
+
+
+def sample_texts(
+    model: GPT, tokenizer, rows: list[list[int]], max_new: int, temperature=1.0, most: int = 256
+) -> list[str]:
+    """How the model goes on after each row of tokens, in batches of `most` rows or fewer."""
+    longest = min(model.config.context, max(map(len, rows)) + max_new)
+    size, texts = rows_that_fit(model.config, longest, most), []
+    for at in tqdm(range(0, len(rows), size), "sampling", leave=False, disable=None):
+        responses = generate(model, rows[at : at + size], max_new, tokenizer.eos, temperature)
+        texts += [tokenizer.decode(response) for response in responses]
+    return texts
+
+
+def sample_responses(
+    model: GPT, tokenizer, prompts: list[str], counts: list[int], max_new: int
+) -> list[list[str]]:
+    """counts[i] responses to prompts[i], each list in the order of the prompts."""
+    rows = [tokenizer.prompt(p) for p, k in zip(prompts, counts) for _ in range(k)]
+    # Similar lengths together: less padding, and whole batches finish early.
+    order = sorted(range(len(rows)), key=lambda i: len(rows[i]))
+    texts = sample_texts(model, tokenizer, [rows[i] for i in order], max_new, most=512)
+    back = dict(zip(order, texts))
+    ends = itertools.accumulate(counts)
+    return [[back[i] for i in range(end - k, end)] for end, k in zip(ends, counts)]
+
+
+@torch.no_grad()
+def score_texts(model: ScalarGPT, tokenizer, prompts, responses) -> list[float]:
+    """The reward model's score of each response to its prompt, both lists of strings."""
+    device, scores = model.wte.weight.device, []
+    size = rows_that_fit(model.config, model.config.context, 256)
+    for at in range(0, len(prompts), size):
+        tokens, mask = tokens_and_mask(
+            [tokenizer.prompt(p) for p in prompts[at : at + size]],
+            [tokenizer.response(r) for r in responses[at : at + size]],
+            tokenizer.pad, model.config.context, device,
+        )  # fmt: skip
+        scores += model.score(tokens, mask).tolist()
+    return scores
+
+
+def cosine(step: int, steps: int) -> float:
+    """The factor of the peak learning rate: from 1 down to 10 % along a cosine (as in C.1)."""
+    return 0.1 + 0.45 * (1 + math.cos(math.pi * step / steps))

@@ -3,9 +3,16 @@
     python ppo.py                      about 45 s on two CPU cores
     python ppo.py --round 2            goes on from its policy with the reward model of round 2
 
-The policy answers prompts, the reward model scores the answers, and clipped PPO raises the score
-while a per-token KL penalty keeps the policy near the SFT model. The moving average of the
-policy's weights is the product.
+PPO in five sentences. The policy answers prompts, and the reward model scores each answer. Before
+each token the value network guesses what reward is still to come; a token after which things look
+better than guessed has a positive advantage, one after which they look worse a negative one. A
+gradient step makes tokens with a positive advantage more probable, and the others less. A token
+whose probability has changed by more than the clip range is left alone, since the answers would no
+longer be the policy's own. And a token costs a little where the policy finds it more probable than
+the SFT model does (the KL penalty), because the reward model is only right about answers like those
+it was trained on.
+
+What is kept is a moving average of the policy's weights: single steps are noisy, their mean is not.
 
 Reads out/sft.pt, out/reward.pt, data/prompts_ppo.jsonl, and with --ptx-coef the web corpus.
 Writes out/ppo.pt, out/snapshots/ppo_N.pt and out/ppo.jsonl (a line of metrics per iteration), with
@@ -45,10 +52,10 @@ import torch
 from tqdm import tqdm
 
 from data import make
-from data.checkpoints import Progress, load_round, of_round, pick_device, save
-from data.files import UserError, option, read_jsonl, run, write_jsonl
+from data.checkpoints import load_round, of_round, pick_device, resumable, save
+from data.files import UserError, check_room, option, read_jsonl, run, write_jsonl
 from data.tokenizer import Tokenizer
-from model import check_room, generate, join, last_token, pad_rows
+from model import generate, last_token, pad_rows, tokens_and_mask
 
 
 @dataclass
@@ -62,20 +69,20 @@ class Config:
     max_new: int = option(64, "longest response in tokens")
     lr: float = option(2e-4, "learning rate of the policy")
     value_lr: float = option(5e-4, "learning rate of the value network")
-    warmup: int = option(10, "iterations with a learning rate rising from a tenth")
+    warmup: int = option(10, "iterations with a learning rate rising from a tenth", least=0)
     value_warmup: int = option(
-        5, "iterations that train the value network alone, before the others"
+        5, "iterations that train the value network alone, before the others", least=0
     )
     beta: float = option(0.15, "coefficient of the KL penalty, in score per nat")
     clip: float = option(0.2, "clip range of the probability ratio, and of values in spreads")
-    lam: float = option(0.95, "lambda of the advantage estimate; there is no discount")
+    lam: float = option(0.95, "lambda of the advantage estimate; there is no discount", most=1)
     ptx_coef: float = option(0.0, "weight of the pretraining log-likelihood; 0 is plain PPO")
-    ema: float = option(0.95, "decay of the moving average of the policy's weights")
+    ema: float = option(0.95, "decay of the moving average of the policy's weights", most=1)
     snapshots: int = option(20, "iterations between two snapshots")
     log: int = option(5, "iterations between two printed lines")
     out: str = option("out", "folder of checkpoints and metrics")
     device: str = option("auto", "auto, cpu, cuda, mps")
-    seed: int = option(0, "of prompts and sampling")
+    seed: int = option(0, "of prompts and sampling", least=0, most=2**63 - 1)
     resume: bool = option(False, "go on with a run that was stopped")
     FAST = {"iterations": 2, "episodes": 64, "value_warmup": 1, "warmup": 1, "log": 1}
 
@@ -102,6 +109,7 @@ def shaped_rewards(scores, logp, ref_logp, mask, beta: float):
     """
     assert logp.shape == ref_logp.shape == mask.shape, f"{logp.shape} {ref_logp.shape} {mask.shape}"
     rewards = -beta * (logp - ref_logp) * mask
+    # Adds scores[b] to row b at its last response token.
     return rewards.scatter_add(1, last_token(mask)[:, None], scores[:, None])
 
 
@@ -113,12 +121,14 @@ def gae(rewards, values, mask, lam: float):
     Returns are advantages + values, before any whitening.
     """
     assert rewards.shape == values.shape == mask.shape
-    advantages, running = torch.zeros_like(rewards), torch.zeros_like(rewards[:, 0])
-    following = torch.zeros_like(running)
+    advantages = torch.zeros_like(rewards)
+    running = torch.zeros_like(rewards[:, 0])  # A_{t+1}, (B,)
+    following = torch.zeros_like(running)  # V_{t+1}, (B,)
     for t in reversed(range(rewards.shape[1])):
         delta = rewards[:, t] + following - values[:, t]
         running = (delta + lam * running) * mask[:, t]
-        advantages[:, t], following = running, values[:, t] * mask[:, t]
+        following = values[:, t] * mask[:, t]
+        advantages[:, t] = running
     return advantages, (advantages + values) * mask
 
 
@@ -156,6 +166,41 @@ def explained_variance(values, returns, mask):
     return 1 - residual / total.clamp(min=1e-8)
 
 
+@torch.no_grad()
+def update_ema(average, model, decay: float):
+    """average <- decay * average + (1 - decay) * model, in place, for all weights.
+
+    The last step's weights carry the noise of its batch; their average over about 1 / (1 - decay)
+    steps does not, and it is the average that is evaluated.
+    """
+    for a, p in zip(average.parameters(), model.parameters()):
+        a.lerp_(p, 1 - decay)
+
+
+@torch.no_grad()
+def rollout(policy, reference, value_net, reward_model, prompts, tokenizer, config, floor):
+    """Answers prompts and computes all that the update needs: a dict of tensors, (B,T) or (B,).
+
+    Steps: 1. sample at temperature 1  2. log-probabilities of the policy (the "old" ones) and of
+    the reference, and values  3. score at the last token; without EOS the score is set to `floor`
+    4. rewards = KL penalty per token + score at the end  5. advantages and returns  6. whitening.
+    """
+    responses = generate(policy, prompts, config.max_new, tokenizer.eos)
+    device = policy.wte.weight.device
+    tokens, mask = tokens_and_mask(prompts, responses, tokenizer.pad, policy.config.context, device)
+    logp, ref_logp = policy.logprobs(tokens, mask), reference.logprobs(tokens, mask)
+    values = value_net.values(tokens, mask)
+    scores = reward_model.score(tokens, mask)
+    ended = torch.tensor([r[-1] == tokenizer.eos for r in responses], device=scores.device)
+    scores = torch.where(ended, scores, floor)
+    rewards = shaped_rewards(scores, logp, ref_logp, mask, config.beta)
+    advantages, returns = gae(rewards, values, mask, config.lam)
+    return {"tokens": tokens, "mask": mask, "logp": logp, "ref_logp": ref_logp, "values": values,
+            "scores": scores, "ended": ended.float(), "returns": returns,
+            "advantages": whiten(advantages, mask)}  # fmt: skip
+
+
+# ------------------------------------------------------------------------------ what is logged
 def rollout_metrics(batch: dict) -> dict[str, float]:
     """What is logged of a rollout, before any update.
 
@@ -173,34 +218,69 @@ def rollout_metrics(batch: dict) -> dict[str, float]:
     }
 
 
-@torch.no_grad()
-def update_ema(average, model, decay: float):
-    """average <- decay * average + (1 - decay) * model, in place, for all weights."""
-    for a, p in zip(average.parameters(), model.parameters()):
-        a.lerp_(p, 1 - decay)
+def step_metrics(logp, old_logp, mask, clip: float) -> dict:
+    """How far the policy has moved from the one that sampled, before a step: (B,T) each.
 
-
-@torch.no_grad()
-def rollout(policy, reference, value_net, reward_model, prompts, tokenizer, config, floor):
-    """Answers prompts and computes all that the update needs: a dict of tensors.
-
-    Steps: 1. sample at temperature 1  2. log-probabilities of the policy (the "old" ones) and of
-    the reference, and values  3. score at the last token; without EOS the score is set to `floor`
-    4. rewards = KL penalty per token + score at the end  5. advantages and returns  6. whitening.
+    approx_kl, half the mean squared log ratio, and clipfrac, the share of tokens whose ratio is
+    outside of the clip range.
     """
-    responses = generate(policy, prompts, config.max_new, tokenizer.eos)
-    device = policy.wte.weight.device
-    tokens, mask = join(prompts, responses, tokenizer.pad, policy.config.context, device)
-    logp, ref_logp = policy.logprobs(tokens, mask), reference.logprobs(tokens, mask)
-    values = value_net.values(tokens, mask)
-    scores = reward_model.score(tokens, mask)
-    ended = torch.tensor([r[-1] == tokenizer.eos for r in responses], device=scores.device)
-    scores = torch.where(ended, scores, floor)
-    rewards = shaped_rewards(scores, logp, ref_logp, mask, config.beta)
-    advantages, returns = gae(rewards, values, mask, config.lam)
-    return {"tokens": tokens, "mask": mask, "logp": logp, "ref_logp": ref_logp, "values": values,
-            "scores": scores, "ended": ended.float(), "returns": returns,
-            "advantages": whiten(advantages, mask)}  # fmt: skip
+    log_ratio = (logp - old_logp).detach()
+    outside = ((log_ratio.exp() - 1).abs() > clip).float()
+    return {"approx_kl": 0.5 * masked_mean(log_ratio**2, mask),
+            "clipfrac": masked_mean(outside, mask)}  # fmt: skip
+
+
+def mean_of(steps: list[dict]) -> dict[str, float]:
+    """The mean of each metric over the steps of an iteration."""
+    return {key: torch.stack([step[key] for step in steps]).mean().item() for key in steps[0]}
+
+
+def show(line: dict, batch: dict, tokenizer: Tokenizer, config: Config) -> None:
+    """Prints a line of metrics now and then, and an answer more rarely."""
+    iteration = line["iteration"]
+    if iteration % config.log == 0 or iteration + 1 == config.iterations:
+        tqdm.write(LINE.format(**{"clipfrac": 0.0, **line}))
+    if iteration % (4 * config.log) == 0:
+        tqdm.write("sample | " + tokenizer.decode(batch["tokens"][0].tolist()))
+
+
+# ------------------------------------------------------------------------------------ the loop
+def prompt_batches(prompts: list, size: int, count: int, rng: random.Random) -> list[list]:
+    """`count` batches of prompts in random order, so that each mixes all kinds."""
+    batches, order = [], []
+    for _ in range(count):
+        if len(order) < size:
+            order = rng.sample(prompts, len(prompts))
+        more = rng.choices(prompts, k=max(0, size - len(order)))  # of a file with fewer prompts
+        batches.append(order[:size] + more)
+        order = order[size:]
+    return batches
+
+
+def minibatches(batch: dict, config: Config):
+    """Yields the episodes in random parts, each of them once in each of the passes."""
+    device = batch["mask"].device
+    for _ in range(config.inner_epochs):
+        for part in torch.randperm(config.episodes, device=device).split(config.minibatch):
+            yield {key: values[part] for key, values in batch.items()}
+
+
+def web_rows(config: Config, tokenizer: Tokenizer, context: int) -> list[list[int]]:
+    """Documents of the small web as token lists for PPO-ptx, cut at 128 tokens."""
+    if not config.ptx_coef:
+        return []
+    if tokenizer.own:
+        raise UserError("--ptx-coef mixes the small web in: it needs the small world's vocabulary")
+    return [tokenizer.document(text)[: min(128, context)] for text in make.corpus(8000)]
+
+
+def ptx_loss(policy, web: list[list[int]], count: int, pad: int):
+    """Mean negative log-likelihood, per token, of `count` random documents of the web: scalar."""
+    drawn = torch.randint(len(web), (count,)).tolist()
+    tokens = pad_rows([web[i] for i in drawn], pad, policy.wte.weight.device)
+    mask = (tokens != pad).float()
+    mask[:, 0] = 0
+    return -masked_mean(policy.logprobs(tokens, mask), mask)
 
 
 def main(config: Config) -> dict:
@@ -208,121 +288,76 @@ def main(config: Config) -> dict:
     start = time.time()
     if config.episodes % config.minibatch:
         raise UserError("--episodes must be a multiple of --minibatch")
-    if max(config.lam, config.ema) > 1:
-        raise UserError("--lam and --ema must be from 0 to 1")
     if config.round > 1 and config.ptx_coef:
         raise UserError("--ptx-coef is for round 1: leave --round out")
-    device, tokenizer = pick_device(config.device), Tokenizer.of(config.out)
+    device, tokenizer, out = pick_device(config.device), Tokenizer.of(config.out), Path(config.out)
     seed = config.seed + 1000 * (config.round - 1)
     torch.manual_seed(seed)
     rng = random.Random(seed)
-    out = Path(config.out)
     name = "ppo_ptx" if config.ptx_coef else of_round("ppo", config.round)
     # Five networks: policy, its average, the frozen reference, the reward model, the value network.
-    policy, _ = load_round(out, "ppo", config.round - 1, tokenizer.size, device)
-    reference, _ = load_round(out, "ppo", 0, tokenizer.size, device)
+    policy, before = load_round(out, "ppo", config.round - 1, tokenizer.size, device)
+    reference, sft = load_round(out, "ppo", 0, tokenizer.size, device)
     reward_model, scale = load_round(out, "reward", config.round, tokenizer.size, device)
-    average = copy.deepcopy(policy)
-    value_net = copy.deepcopy(reward_model)
+    made_from = {"sft": sft["checksum"], of_round("reward", config.round): scale["checksum"]}
+    if config.round > 1:
+        made_from[of_round("ppo", config.round - 1)] = before["checksum"]
+    average, value_net = copy.deepcopy(policy), copy.deepcopy(reward_model)
     policy_adam = torch.optim.Adam(policy.parameters(), lr=config.lr, fused=True)
     value_adam = torch.optim.Adam(value_net.parameters(), lr=config.value_lr, fused=True)
     prompts = [tokenizer.prompt(r["prompt"]) for r in read_jsonl(config.prompts, "prompt")]
     check_room(prompts, policy.config.context)
-    web = []  # rows of the small web, for PPO-ptx
-    if config.ptx_coef:
-        if tokenizer.own:
-            raise UserError(
-                "--ptx-coef mixes the small web in: it needs the small world's vocabulary"
-            )
-        web = [tokenizer.document(text)[:128] for text in make.corpus(8000)]
-    # 1. Prompts in random order, so that every batch mixes all kinds.
-    batches, order = [], []
-    for _ in range(config.value_warmup + config.iterations):
-        if len(order) < config.episodes:
-            order = rng.sample(prompts, len(prompts))
-        more = rng.choices(prompts, k=max(0, config.episodes - len(order)))
-        batches.append(order[: config.episodes] + more)
-        order = order[config.episodes :]
-    progress = Progress(
-        out / f"{name}.state", config, policy=policy, average=average, value_net=value_net,
-        policy_adam=policy_adam, value_adam=value_adam,
-    )  # fmt: skip
-    first, history = progress.start()
-    for step in tqdm(range(first, len(batches)), "ppo", leave=False, disable=None):
-        iteration = step - config.value_warmup  # below 0 the value network trains alone
-        # 2. Rollout.
-        batch = rollout(policy, reference, value_net, reward_model, batches[step], tokenizer,
-                        config, scale["floor"])  # fmt: skip
-        # 3. The learning rate rises from a tenth. Before iteration 0 the policy takes no step.
+    web = web_rows(config, tokenizer, policy.config.context)
+    iterations = config.value_warmup + config.iterations
+    batches, history = prompt_batches(prompts, config.episodes, iterations, rng), []
+    for number, asked in resumable(
+        batches, out / f"{name}.state", config, history, policy=policy, average=average,
+        value_net=value_net, policy_adam=policy_adam, value_adam=value_adam,
+    ):  # fmt: skip
+        iteration = number - config.value_warmup  # below 0 the value network trains alone
+        # 1. Answers, and all that is computed of them before any step.
+        batch = rollout(policy, reference, value_net, reward_model, asked, tokenizer, config,
+                        scale["floor"])  # fmt: skip
+        # 2. The policy's learning rate rises from a tenth.
         rise = min(1.0, 0.1 + 0.9 * iteration / config.warmup) if config.warmup else 1.0
-        for group in policy_adam.param_groups:
-            group["lr"] = config.lr * rise
-        stats, value_losses = [], []
-        for _ in range(config.inner_epochs):
-            shuffled = torch.randperm(config.episodes, device=device)
-            for part in shuffled.split(config.minibatch):
-                tokens, mask, old_logp, old_values, returns, advantages = (
-                    batch[key][part] for key in
-                    ("tokens", "mask", "logp", "values", "returns", "advantages"))  # fmt: skip
-                # 4. The policy's step, with the pretraining gradient added for PPO-ptx.
-                if iteration >= 0:
-                    logp = policy.logprobs(tokens, mask)
-                    policy_adam.zero_grad()
-                    loss = policy_loss(logp, old_logp, advantages, mask, config.clip)
-                    loss.backward()
-                    if config.ptx_coef:
-                        drawn = torch.randint(len(web), (config.minibatch,)).tolist()
-                        rows = pad_rows([web[i] for i in drawn], tokenizer.pad, device)
-                        real = (rows != tokenizer.pad).float()
-                        real[:, 0] = 0
-                        (
-                            -config.ptx_coef * masked_mean(policy.logprobs(rows, real), real)
-                        ).backward()
-                    torch.nn.utils.clip_grad_norm_(policy.parameters(), 1.0)
-                    policy_adam.step()
-                    update_ema(average, policy, config.ema)
-                    # How far this update has moved the policy: approx_kl and clipfrac.
-                    log_ratio = (logp - old_logp).detach()
-                    outside = ((log_ratio.exp() - 1).abs() > config.clip).float()
-                    stats.append(
-                        torch.stack(
-                            [
-                                loss.detach(),
-                                0.5 * masked_mean(log_ratio**2, mask),
-                                masked_mean(outside, mask),
-                            ]
-                        )
-                    )
-                # 5. The value network's step.
-                values = value_net.values(tokens, mask)
-                value_adam.zero_grad()
-                loss = value_loss(values, old_values, returns, mask, config.clip * scale["spread"])
-                value_losses.append(loss.detach())
+        steps = []
+        for mini in minibatches(batch, config):
+            tokens, mask, old_logp, stats = mini["tokens"], mini["mask"], mini["logp"], {}
+            if iteration >= 0:
+                # 3. The policy's step, with the pretraining gradient added for PPO-ptx.
+                policy_adam.param_groups[0]["lr"] = config.lr * rise
+                logp = policy.logprobs(tokens, mask)
+                policy_adam.zero_grad()
+                loss = policy_loss(logp, old_logp, mini["advantages"], mask, config.clip)
                 loss.backward()
-                torch.nn.utils.clip_grad_norm_(value_net.parameters(), 1.0)
-                value_adam.step()
-        # 6. Metrics.
-        line = {
-            "iteration": iteration,
-            **rollout_metrics(batch),
-            "value_loss": torch.stack(value_losses).mean().item(),
-            "seconds": time.time() - start,
-        }
-        if stats:
-            means = torch.stack(stats).mean(dim=0).tolist()
-            line |= dict(zip(("policy_loss", "approx_kl", "clipfrac"), means))
-        history.append(line)
-        if iteration % config.log == 0 or iteration + 1 == config.iterations:
-            tqdm.write(LINE.format(**{"clipfrac": 0.0, **line}))
-        if iteration % (4 * config.log) == 0:
-            tqdm.write("sample | " + tokenizer.decode(batch["tokens"][0].tolist()))
+                if config.ptx_coef:
+                    web_loss = ptx_loss(policy, web, config.minibatch, tokenizer.pad)
+                    (config.ptx_coef * web_loss).backward()
+                torch.nn.utils.clip_grad_norm_(policy.parameters(), 1.0)
+                policy_adam.step()
+                # 4. The average follows.
+                update_ema(average, policy, config.ema)
+                stats = {"policy_loss": loss.detach(),
+                         **step_metrics(logp, old_logp, mask, config.clip)}  # fmt: skip
+            # 5. The value network's step.
+            values = value_net.values(tokens, mask)
+            value_adam.zero_grad()
+            loss = value_loss(
+                values, mini["values"], mini["returns"], mask, config.clip * scale["spread"]
+            )
+            loss.backward()
+            torch.nn.utils.clip_grad_norm_(value_net.parameters(), 1.0)
+            value_adam.step()
+            steps.append({**stats, "value_loss": loss.detach()})
+        # 6. Metrics, and a snapshot now and then.
+        history.append({"iteration": iteration, **rollout_metrics(batch), **mean_of(steps),
+                        "seconds": time.time() - start})  # fmt: skip
+        show(history[-1], batch, tokenizer, config)
         if iteration >= 0 and (iteration + 1) % config.snapshots == 0:
-            save(out / "snapshots" / f"{name}_{iteration + 1}.pt", average)
-        progress.keep(step + 1, history)
+            save(out / "snapshots" / f"{name}_{iteration + 1}.pt", average, made_from)
     # 7. The average is the product.
-    save(out / f"{name}.pt", average)
     write_jsonl(out / f"{name}.jsonl", history)
-    progress.done()
+    save(out / f"{name}.pt", average, made_from)
     print(f"wrote {out}/{name}.pt in {time.time() - start:.0f} s")
     return history[-1]
 

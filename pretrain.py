@@ -6,7 +6,8 @@ Trains a 1 M parameter GPT on the small web corpus, which is made in seconds. It
 facts, and to copy from its context, but not to follow instructions: after a question it often goes
 on with more questions, because that is what follows questions on quiz pages.
 
-Reads data/vocab.tiktoken; writes out/base.pt and out/pretrain.jsonl (a line of metrics per log).
+Writes out/base.pt and out/pretrain.jsonl (a line of metrics per log), and out/vocab.tiktoken where
+--vocabulary trains one.
 
 Differences from GPT-3
   1. 1 M parameters and 4 M tokens instead of 175 B and 300 B.
@@ -28,8 +29,7 @@ import torch.nn.functional as F
 from tqdm import tqdm
 
 from data import make
-from data.checkpoints import Progress, pick_device, save
-from data.convert import initial
+from data.checkpoints import pick_device, resumable, save
 from data.files import UserError, option, read_jsonl, run, write_jsonl
 from data.tokenizer import Tokenizer, train_bpe
 from model import GPT, GPTConfig, generate, pad_rows
@@ -48,14 +48,15 @@ class Config:
     layers: int = option(4, "transformer blocks")
     heads: int = option(4, "attention heads")
     width: int = option(128, "width of the residual stream")
-    context: int = option(256, "the longest row in tokens")
+    context: int = option(256, "the longest row in tokens", least=2)
     log: int = option(500, "steps between two lines of metrics")
     text: str = option("", 'your own corpus, a JSONL file of {"text"}; empty for the small web')
-    vocabulary: int = option(0, "tokens of a vocabulary trained on --text; 0 is the small world's")
-    init: str = option("", "checkpoint, or GPT-2 on disk, to start from, with its vocabulary")
+    vocabulary: int = option(
+        0, "tokens of a vocabulary trained on --text; 0 is the small world's", least=0
+    )
     out: str = option("out", "folder of checkpoints and metrics")
     device: str = option("auto", "auto, cpu, cuda, mps")
-    seed: int = option(0, "of weights, order and sampling")
+    seed: int = option(0, "of weights, order and sampling", least=0, most=2**63 - 1)
     resume: bool = option(False, "go on with a run that was stopped")
     FAST = {"tokens": 60_000, "log": 20}
 
@@ -87,91 +88,92 @@ def loss_of(model: GPT, rows: list[list[int]], pad: int, device: str):
     return F.cross_entropy(logits.flatten(0, 1), tokens[:, 1:].flatten(), ignore_index=pad)
 
 
+@torch.no_grad()
+def held_out_loss(model: GPT, rows: list[list[int]], tokenizer: Tokenizer, device: str):
+    """(nats per token, bits per byte of text) of documents that were not trained on."""
+    nats = sum(loss_of(model, [r], tokenizer.pad, device).item() * (len(r) - 1) for r in rows)
+    # The first token is given, so its bytes do not count.
+    lengths = [[len(tokenizer.decode(part).encode()) for part in (row, row[:1])] for row in rows]
+    predicted = sum(whole - first for whole, first in lengths)
+    return nats / max(1, sum(len(r) - 1 for r in rows)), nats / math.log(2) / max(1, predicted)
+
+
+def read_corpus(config: Config, rng: random.Random):
+    """The texts to train on: of --text in random order, or of the small web."""
+    if not config.text:
+        many = max(2000, config.tokens // TOKENS_PER_DOCUMENT)
+        return tqdm(make.corpus(many), "corpus", many, leave=False, disable=None)
+    texts = [record["text"] for record in read_jsonl(config.text, "text")]
+    if len(texts) < 2:
+        raise UserError(f"{config.text} needs two or more documents")
+    rng.shuffle(texts)
+    return texts
+
+
 def main(config: Config) -> dict:
     """Trains and writes the base model; returns the final metrics."""
     start = time.time()
     device = pick_device(config.device)
     torch.manual_seed(config.seed)
     rng = random.Random(config.seed)
-    if config.vocabulary and (config.vocabulary < 258 or config.init or not config.text):
-        raise UserError("--vocabulary is for --text without --init, and 258 or more")
-    shape = ("layers", "heads", "width", "context")
-    if config.init and any(getattr(config, name) != getattr(Config, name) for name in shape):
-        raise UserError("--init brings its own --layers, --heads, --width and --context")
+    if config.vocabulary and (config.vocabulary < 258 or not config.text):
+        raise UserError("--vocabulary is for --text, and 258 or more")
+    if config.width % config.heads or config.width % 2:
+        raise UserError(f"--width must be even and a multiple of {config.heads} heads")
     # 1. The corpus, a document per row, ended by EOS; the last 500, at most a quarter, held out.
-    if config.text:
-        texts = [record["text"] for record in read_jsonl(config.text, "text")]
-        if len(texts) < 2:
-            raise UserError(f"{config.text} needs two or more documents")
-        rng.shuffle(texts)
-    else:
-        many = max(2000, config.tokens // TOKENS_PER_DOCUMENT)
-        texts = tqdm(make.corpus(many), "corpus", many, leave=False, disable=None)
-    if config.init:
-        model, tokenizer = initial(config.init, device)
-    else:
-        ranks = train_bpe(texts, config.vocabulary - 1) if config.vocabulary else None
-        tokenizer = Tokenizer(ranks)
-        architecture = GPTConfig(
-            tokenizer.size, config.context, config.layers, config.heads, config.width
-        )
-        model = GPT(architecture).to(device)
-    tokenizer.claim(config.out)
-    rows = [tokenizer.document(text)[: model.config.context] for text in texts]
+    texts = read_corpus(config, rng)
+    tokenizer = Tokenizer(train_bpe(texts, config.vocabulary - 1) if config.vocabulary else None)
+    tokenizer.save(config.out)
+    shape = (config.context, config.layers, config.heads, config.width)
+    model = GPT(GPTConfig(tokenizer.size, *shape)).to(device)
+    rows = [tokenizer.document(text)[: config.context] for text in texts]
     n_held = max(1, min(500, len(rows) // 4))
     rows, held = rows[:-n_held], rows[-n_held:]
-    # 2. The optimizer: weight decay on matrices only.
+    print(f"{sum(p.numel() for p in model.parameters()):,} parameters, {len(rows):,} documents")
+    # 2. Batches until the tokens are used up, one pass after another over the documents.
+    groups, seen = [], [0]
+    for group in batches(rows, config.batch, rng):
+        groups.append(group)
+        seen.append(seen[-1] + sum(map(len, group)))
+        if seen[-1] >= config.tokens:
+            break
+    # 3. The optimizer: weight decay on matrices only.
     matrices = [p for p in model.parameters() if p.dim() == 2]
     others = [p for p in model.parameters() if p.dim() != 2]
-    groups = [{"params": matrices}, {"params": others, "weight_decay": 0.0}]
-    optimizer = torch.optim.AdamW(groups, weight_decay=config.weight_decay, fused=True)
-    # 3. The loop: one pass after another over the documents until the tokens are used up.
-    print(f"{sum(p.numel() for p in model.parameters()):,} parameters, {len(rows):,} documents")
-    progress = Progress(Path(config.out) / "base.state", config, model=model, optimizer=optimizer)
-    first, history = progress.start()
-    groups = batches(rows, config.batch, rng)
-    seen = sum(len(row) for group in itertools.islice(groups, first) for row in group)
-    before, train_start = seen, time.time()
-    bar = tqdm(total=config.tokens, desc="pretrain", unit="tok", leave=False, disable=None)
-    for step, group in enumerate(groups, first + 1):
+    parameters = [{"params": matrices}, {"params": others, "weight_decay": 0.0}]
+    optimizer = torch.optim.AdamW(parameters, weight_decay=config.weight_decay, fused=True)
+    # 4. The loop.
+    out, history, trained, loop_start = Path(config.out), [], 0, time.time()
+    for step, group in resumable(
+        groups, out / "base.state", config, history, model=model, optimizer=optimizer
+    ):
         for g in optimizer.param_groups:
-            g["lr"] = config.lr * learning_rate(seen / config.tokens, config.warmup, config.decay)
+            progress = seen[step] / config.tokens
+            g["lr"] = config.lr * learning_rate(progress, config.warmup, config.decay)
         loss = loss_of(model, group, tokenizer.pad, device)
         optimizer.zero_grad()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
-        seen += sum(map(len, group))
-        bar.update(seen - bar.n)
-        speed = (seen - before) / (time.time() - train_start)
-        if step % config.log == 0:
-            history.append({"step": step, "tokens": seen, "loss": loss.item()})
-            tqdm.write(f"step {step} | tokens {seen} | loss {loss.item():.3f} | {speed:.0f} tok/s")
-        if seen >= config.tokens:
-            break
-        progress.keep(step, history)
-    bar.close()
-    # 4. Held-out loss, in nats per token and in bits per byte of text.
-    with torch.no_grad():
-        nats = sum(loss_of(model, [r], tokenizer.pad, device).item() * (len(r) - 1) for r in held)
-    loss = nats / max(1, sum(len(row) - 1 for row in held))
-    # The first token is given, so its bytes do not count.
-    lengths = [[len(tokenizer.decode(part).encode()) for part in (row, row[:1])] for row in held]
-    total = sum(whole - first for whole, first in lengths)
-    bits = nats / math.log(2) / max(1, total)
-    # 5. The product.
-    tokenizer.save(config.out)
-    save(Path(config.out) / "base.pt", model)
+        trained += sum(map(len, group))
+        if (step + 1) % config.log == 0:
+            speed = trained / (time.time() - loop_start)
+            history.append({"step": step + 1, "tokens": seen[step + 1], "loss": loss.item()})
+            line = "step {step} | tokens {tokens} | loss {loss:.3f} | {speed:.0f} tok/s"
+            tqdm.write(line.format(**history[-1], speed=speed))
+    speed = trained / (time.time() - loop_start)
+    # 5. What was held out, and the product.
+    loss, bits = held_out_loss(model, held, tokenizer, device)
+    metrics = {"loss": loss, "bits_per_byte": bits, "tokens": seen[-1], "tokens_per_second": speed,
+               "seconds": time.time() - start}  # fmt: skip
+    write_jsonl(out / "pretrain.jsonl", [*history, metrics])
+    save(out / "base.pt", model, made_from={})
+    print(f"held-out loss {loss:.3f} nats per token, {bits:.3f} bits per byte, {speed:,.0f} tok/s")
     # 6. A raw language model continues a question with more text, not with an answer.
     prompt = "What color is a lemon?"
-    row = tokenizer.prompt(prompt)[: model.config.context - 1]
+    row = tokenizer.prompt(prompt)[: config.context - 1]
     sample = tokenizer.decode(generate(model, [row], 40, tokenizer.eos)[0])
-    metrics = {"loss": loss, "bits_per_byte": bits, "tokens": seen, "tokens_per_second": speed,
-               "seconds": time.time() - start}  # fmt: skip
-    write_jsonl(Path(config.out) / "pretrain.jsonl", [*history, metrics])
-    progress.done()
-    print(f"held-out loss {loss:.3f} nats per token, {bits:.3f} bits per byte, {speed:,.0f} tok/s")
-    print(f"sample | {prompt}\n{sample}\nwrote {config.out}/base.pt in {metrics['seconds']:.0f} s")
+    print(f"sample | {prompt}\n{sample}\nwrote {out}/base.pt in {metrics['seconds']:.0f} s")
     return metrics
 
 

@@ -17,7 +17,6 @@ Differences from the paper
 Dimension key: B batch, T tokens.
 """
 
-import math
 import random
 import time
 from dataclasses import dataclass
@@ -26,10 +25,10 @@ from pathlib import Path
 import torch
 from tqdm import tqdm
 
-from data.checkpoints import Progress, pick_device, save
-from data.convert import initial
-from data.files import UserError, option, read_jsonl, run, write_jsonl
-from model import check_room, generate, join
+from data.checkpoints import load, pick_device, resumable, save
+from data.files import UserError, check_room, option, read_jsonl, run, write_jsonl
+from data.tokenizer import Tokenizer
+from model import GPT, cosine, generate, tokens_and_mask
 
 
 @dataclass
@@ -41,13 +40,10 @@ class Config:
     prompt_loss: bool = option(
         False, "train on the prompt's tokens too; the held-out loss then has them"
     )
-    init: str = option(
-        "", "checkpoint, or GPT-2 on disk, to start from (default: base.pt in --out)"
-    )
     log: int = option(50, "steps between two lines of metrics")
     out: str = option("out", "folder of checkpoints and metrics")
     device: str = option("auto", "auto, cpu, cuda, mps")
-    seed: int = option(0, "of order and sampling")
+    seed: int = option(0, "of order and sampling", least=0, most=2**63 - 1)
     resume: bool = option(False, "go on with a run that was stopped")
     FAST = {"epochs": 1, "log": 20}
 
@@ -60,85 +56,82 @@ def sft_loss(model, tokens, mask):
     return -model.logprobs(tokens, mask).sum() / mask.sum()
 
 
-def cosine(step: int, steps: int) -> float:
-    """The factor of the peak learning rate: from 1 down to 10 % along a cosine (as in C.1)."""
-    return 0.1 + 0.45 * (1 + math.cos(math.pi * step / steps))
+def collate(pairs: list[tuple], pad: int, context: int, device: str, prompt_loss: bool):
+    """Pairs of prompt and response as token lists -> tokens (B,T) and the loss mask (B,T)."""
+    prompts, responses = zip(*pairs)
+    tokens, mask = tokens_and_mask(prompts, responses, pad, context, device)
+    if prompt_loss:
+        mask = (tokens != pad).float()
+        mask[:, 0] = 0  # nothing stands before the first token to predict it from
+    return tokens, mask
+
+
+@torch.no_grad()
+def held_out_loss(model, pairs: list[tuple], *collating) -> float:
+    """`sft_loss` over all pairs, in nats per token."""
+    total, count = 0.0, 0.0
+    for at in range(0, len(pairs), 64):
+        tokens, mask = collate(pairs[at : at + 64], *collating)
+        total += sft_loss(model, tokens, mask).item() * mask.sum().item()
+        count += mask.sum().item()
+    return total / count
+
+
+def read_pairs(path: str, tokenizer: Tokenizer, context: int) -> tuple[list, list]:
+    """Demonstrations as token lists: (those to train on, those held out, every tenth)."""
+    records = read_jsonl(path, "prompt", "completion")
+    pairs = [(tokenizer.prompt(r["prompt"]), tokenizer.response(r["completion"])) for r in records]
+    check_room([prompt for prompt, _ in pairs], context)
+    held = pairs[::10]
+    pairs = [pair for i, pair in enumerate(pairs) if i % 10]
+    if not pairs:
+        raise UserError(f"{path} needs two or more demonstrations")
+    # A prompt that is trained on as well tells nothing; where all are, they have to do.
+    trained = {tuple(prompt) for prompt, _ in pairs}
+    return pairs, [pair for pair in held if tuple(pair[0]) not in trained] or held
 
 
 def main(config: Config) -> dict:
     """Trains and writes the SFT model; returns the final metrics."""
     start = time.time()
-    device = pick_device(config.device)
+    device, tokenizer, out = pick_device(config.device), Tokenizer.of(config.out), Path(config.out)
     torch.manual_seed(config.seed)
     rng = random.Random(config.seed)
-    out = Path(config.out)
-    model, tokenizer = initial(config.init or out / "base.pt", device)
-    tokenizer.claim(out)
-    # 1. Demonstrations as token lists; every tenth is held out for the validation loss,
-    # unless its prompt comes among the others too.
-    pairs = []
-    for record in read_jsonl(config.demonstrations, "prompt", "completion"):
-        prompt = tokenizer.prompt(record["prompt"])
-        pairs.append((prompt, tokenizer.response(record["completion"])))
-    check_room([prompt for prompt, _ in pairs], model.config.context)
-    held, pairs = pairs[::10], [pair for i, pair in enumerate(pairs) if i % 10]
-    if not pairs:
-        raise UserError(f"{config.demonstrations} needs two or more demonstrations")
-    trained = {tuple(prompt) for prompt, _ in pairs}
-    held = [(p, r) for p, r in held if tuple(p) not in trained] or held
-
-    def batch_of(group):
-        tokens, mask = join(*zip(*group), tokenizer.pad, model.config.context, device)
-        if config.prompt_loss:
-            mask = (tokens != tokenizer.pad).float()
-            mask[:, 0] = 0
-        return tokens, mask
-
-    @torch.no_grad()
-    def held_loss() -> float:
-        total, count = 0.0, 0.0
-        for at in range(0, len(held), 64):
-            tokens, mask = batch_of(held[at : at + 64])
-            total += sft_loss(model, tokens, mask).item() * mask.sum().item()
-            count += mask.sum().item()
-        return total / count
-
-    # 2. The order: every epoch shuffles anew.
+    model, base = load(out / "base.pt", "python pretrain.py", tokenizer.size, device, GPT)
+    context = model.config.context
+    # 1. Demonstrations, in batches; every epoch shuffles anew.
+    pairs, held = read_pairs(config.demonstrations, tokenizer, context)
+    collating = (tokenizer.pad, context, device, config.prompt_loss)
     groups = []
     for _ in range(config.epochs):
         rng.shuffle(pairs)
         groups += [pairs[at : at + config.batch] for at in range(0, len(pairs), config.batch)]
-    # 3. The loop, one step per batch.
+    # 2. The loop, one step per batch.
     optimizer = torch.optim.Adam(model.parameters(), lr=config.lr, fused=True)
-    progress = Progress(out / "sft.state", config, model=model, optimizer=optimizer)
-    first, history = progress.start()
-    steps = len(groups)
-    for step in tqdm(range(first, steps), "sft", leave=False, disable=None):
-        for group in optimizer.param_groups:
-            group["lr"] = config.lr * cosine(step, steps)
-        loss = sft_loss(model, *batch_of(groups[step]))
+    history, steps = [], len(groups)
+    for step, group in resumable(
+        groups, out / "sft.state", config, history, model=model, optimizer=optimizer
+    ):
+        for g in optimizer.param_groups:
+            g["lr"] = config.lr * cosine(step, steps)
+        loss = sft_loss(model, *collate(group, *collating))
         optimizer.zero_grad()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
         if (step + 1) % config.log == 0 or step + 1 == steps:
-            history.append({"step": step + 1, "loss": loss.item(), "held_loss": held_loss()})
-            tqdm.write(
-                "step {step} | loss {loss:.3f} | held-out loss {held_loss:.3f}".format(
-                    **history[-1]
-                )
-            )
-        progress.keep(step + 1, history)
-    # 4. The product.
-    tokenizer.save(out)
-    save(out / "sft.pt", model)
-    # 5. The same question that the base model merely continued.
-    prompt = "What color is a lemon?"
-    row = tokenizer.prompt(prompt)[: model.config.context - 1]
-    sample = tokenizer.decode(generate(model, [row], 40, tokenizer.eos)[0])
+            held_loss = held_out_loss(model, held, *collating)
+            history.append({"step": step + 1, "loss": loss.item(), "held_loss": held_loss})
+            line = "step {step} | loss {loss:.3f} | held-out loss {held_loss:.3f}"
+            tqdm.write(line.format(**history[-1]))
+    # 3. The product.
     metrics = {"held_loss": history[-1]["held_loss"], "seconds": time.time() - start}
     write_jsonl(out / "sft.jsonl", [*history, metrics])
-    progress.done()
+    save(out / "sft.pt", model, made_from={"base": base["checksum"]})
+    # 4. The same question that the base model merely continued.
+    prompt = "What color is a lemon?"
+    row = tokenizer.prompt(prompt)[: context - 1]
+    sample = tokenizer.decode(generate(model, [row], 40, tokenizer.eos)[0])
     print(f"sample | {prompt}\n{sample}\nwrote {out}/sft.pt in {metrics['seconds']:.0f} s")
     return metrics
 

@@ -5,14 +5,18 @@ Files are written whole or not at all, and read without executing anything in th
 
 import time
 import zlib
+from collections.abc import Iterable
 from dataclasses import asdict
 from pathlib import Path
 
 import torch
 import torch.nn as nn
+from tqdm import tqdm
 
 from data.files import UserError, write_whole
 from model import GPT, GPTConfig, ScalarGPT
+
+SECONDS = 15  # between two states of a training loop
 
 
 def pick_device(name: str) -> str:
@@ -40,21 +44,30 @@ def read(path: Path, device="cpu") -> dict:
         raise UserError(f"{path} is damaged or not a checkpoint of this project") from None
 
 
-def check_finite(model: nn.Module, path: Path) -> None:
-    """Raises UserError if a weight is NaN or infinite, before it could overwrite a good file."""
-    if not all(p.isfinite().all() for p in model.parameters()):
-        raise UserError(f"training has diverged, {path} is left as it was: try a smaller --lr")
+# ------------------------------------------------------------------------------ finished models
+def checksum(model: nn.Module) -> int:
+    """Of all weights: two models with the same checksum are the same model."""
+    total = 0
+    for p in model.parameters():
+        total = zlib.crc32(p.detach().cpu().numpy().tobytes(), total)
+    return total
 
 
-def save(path: str | Path, model: GPT, **extra) -> None:
-    """Writes weights, architecture and `extra` (plain values)."""
-    check_finite(model, Path(path))
-    content = {"class": type(model).__name__, "config": asdict(model.config)}
-    write(Path(path), {**content, "weights": model.state_dict(), **extra})
+def save(path: str | Path, model: GPT, made_from: dict[str, int], **extra) -> None:
+    """Writes a finished model, and removes the state of its training.
+
+    made_from has the checksums of the checkpoints it was trained from, such as {"sft": 123};
+    `extra` are plain values to be kept with it.
+    """
+    path = Path(path)
+    content = {"class": type(model).__name__, "config": asdict(model.config),
+               "checksum": checksum(model), "made_from": made_from, **extra}  # fmt: skip
+    write(path, {**content, "weights": model.state_dict()})
+    path.with_suffix(".state").unlink(missing_ok=True)
 
 
 def load(path: str | Path, command: str, vocab_size: int, device="cpu", kind=None):
-    """Reads what `save` wrote: (model in eval mode, the extra values).
+    """Reads what `save` wrote: (model in eval mode, the other values, "checksum" among them).
 
     `command` is what makes the file, for the message when it is missing. Raises UserError for a
     missing, damaged or foreign file, one made with a vocabulary of another size, or one that is not
@@ -67,7 +80,8 @@ def load(path: str | Path, command: str, vocab_size: int, device="cpu", kind=Non
         found = {"GPT": GPT, "ScalarGPT": ScalarGPT}[content.pop("class")]
         model = found(GPTConfig(**content.pop("config"))).to(device)
         model.load_state_dict(content.pop("weights"))
-    except (KeyError, TypeError, RuntimeError, ArithmeticError):
+        content["checksum"], content["made_from"]
+    except (KeyError, TypeError, ValueError, RuntimeError, ArithmeticError):
         raise UserError(f"{path} is not a checkpoint of this project") from None
     if kind not in (None, found):
         raise UserError(f"{path} is not a {'policy' if kind is GPT else 'reward model'}")
@@ -90,62 +104,58 @@ def load_round(out: Path, step: str, round: int, vocab_size: int, device="cpu"):
     return load(out / f"{of_round(step, round)}.pt", command, vocab_size, device, kind)
 
 
-class Progress:
-    """The state of a training loop on disk: with --resume a killed run goes on where it was.
+# ------------------------------------------------------------------------------------- resuming
+def resumable(steps: Iterable, state: Path, config, history: list[dict], **parts):
+    """Yields (number, step) of a training loop; with --resume a killed run goes on where it was.
 
-    `parts` are its modules and optimizers. With them go torch's random state, the steps done and
-    the metrics so far. The order of the data is made anew from the seed, so on a CPU the weights
-    end bit for bit as if nothing had happened.
+    Now and then it writes to the file `state` what the loop has changed: `parts`, its modules and
+    optimizers, torch's random state, and `history`, the metrics so far. The steps are made anew
+    from the seed and those done are skipped, so on a CPU the weights end bit for bit as if nothing
+    had happened. `save` removes the state. Raises UserError when the state is of a run with other
+    settings, and when a weight is NaN or infinite, before that could overwrite a good file.
     """
+    settings = {k: v for k, v in asdict(config).items() if k not in ("resume", "log")}
+    modules = [part for part in parts.values() if isinstance(part, nn.Module)]
+    settings["start"] = [checksum(module) for module in modules]
+    done = restore(state, settings, history, parts) if config.resume and state.exists() else 0
+    written = time.monotonic()
+    for number, step in enumerate(tqdm(steps, state.stem, leave=False, disable=None)):
+        if number < done:
+            continue
+        yield number, step
+        if time.monotonic() - written >= SECONDS:
+            check_finite(modules, state)
+            keep(state, settings, number + 1, history, parts)
+            written = time.monotonic()
+    check_finite(modules, state)
 
-    seconds = 15  # between two states
 
-    def __init__(self, path: Path, config, **parts):
-        self.path, self.parts, self.written = path, parts, time.monotonic()
-        self.resume = config.resume
-        self.settings = {k: v for k, v in asdict(config).items() if k not in ("resume", "log")}
-        # What the loop starts from: a checksum of the models' weights.
-        self.settings["start"] = [
-            zlib.crc32(p.detach().cpu().numpy().tobytes())
-            for part in parts.values()
-            if isinstance(part, nn.Module)
-            for p in part.parameters()
-        ]
+def check_finite(modules: list[nn.Module], state: Path) -> None:
+    if not all(p.isfinite().all() for module in modules for p in module.parameters()):
+        product = state.with_suffix(".pt")
+        raise UserError(f"training has diverged, {product} is left as it was: try a smaller --lr")
 
-    def start(self) -> tuple[int, list[dict]]:
-        """With --resume, loads the state if there is one: (steps done, metrics so far).
 
-        Raises UserError when the state is of a run with other settings.
-        """
-        if not (self.resume and self.path.exists()):
-            return 0, []
-        state = read(self.path)
-        other = [k for k, v in self.settings.items() if state.get("settings", {}).get(k) != v]
-        if other:
-            raise UserError(f"{self.path} is of a run with another {other[0]}: leave --resume out")
-        try:
-            for name, part in self.parts.items():
-                part.load_state_dict(state["parts"][name])
-        except (KeyError, ValueError, RuntimeError):
-            raise UserError(f"{self.path} is of another model: leave --resume out") from None
-        torch.set_rng_state(state["random"])
-        if torch.cuda.is_available():
-            torch.cuda.set_rng_state_all(state["cuda_random"])
-        return state["steps"], state["history"]
+def keep(state: Path, settings: dict, steps: int, history: list[dict], parts: dict) -> None:
+    cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []
+    parts = {name: part.state_dict() for name, part in parts.items()}
+    write(state, {"settings": settings, "parts": parts, "steps": steps, "history": history,
+                  "random": torch.get_rng_state(), "cuda_random": cuda})  # fmt: skip
 
-    def keep(self, steps: int, history: list[dict]) -> None:
-        """Writes the state now and then, after so many steps."""
-        if time.monotonic() - self.written < self.seconds:
-            return
-        for part in self.parts.values():
-            if isinstance(part, nn.Module):
-                check_finite(part, self.path)
-        parts = {name: part.state_dict() for name, part in self.parts.items()}
-        cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []
-        write(self.path, {"settings": self.settings, "parts": parts, "steps": steps,
-                          "history": history, "random": torch.get_rng_state(),
-                          "cuda_random": cuda})  # fmt: skip
-        self.written = time.monotonic()
 
-    def done(self) -> None:
-        self.path.unlink(missing_ok=True)
+def restore(state: Path, settings: dict, history: list[dict], parts: dict) -> int:
+    """Puts back what `keep` wrote; returns the number of steps done."""
+    content = read(state)
+    other = [k for k, v in settings.items() if content.get("settings", {}).get(k) != v]
+    if other:
+        raise UserError(f"{state} is of a run with another {other[0]}: leave --resume out")
+    try:
+        for name, part in parts.items():
+            part.load_state_dict(content["parts"][name])
+    except (KeyError, ValueError, RuntimeError):
+        raise UserError(f"{state} is of another model: leave --resume out") from None
+    history += content["history"]
+    torch.set_rng_state(content["random"])
+    if torch.cuda.is_available():
+        torch.cuda.set_rng_state_all(content["cuda_random"])
+    return content["steps"]

@@ -1,11 +1,12 @@
 """GPT-2's weights in, Hugging Face folders out: where one goes on with larger models and tools.
 
-    python sft.py --init path/to/gpt2             its folder or model.safetensors, from disk
-    python -m data.convert --folder exported      out/ppo.pt, out/reward.pt and the vocabulary
+    python -m data.convert --gpt2 path/to/gpt2 --out out/gpt2    writes base.pt and the vocabulary
+    python -m data.convert --folder exported                     out/ppo.pt and out/reward.pt
 
-The exported folders load with AutoModelForCausalLM, AutoModelForSequenceClassification and
-AutoTokenizer, so that TRL, OpenRLHF or vLLM can take over. PAD has a row in their embeddings, and
-so a logit, which must not be sampled: generation_config.json suppresses it.
+A GPT-2 folder has model.safetensors, vocab.json, merges.txt and config.json. The exported folders
+load with AutoModelForCausalLM, AutoModelForSequenceClassification and AutoTokenizer, so that TRL,
+OpenRLHF or vLLM can take over. PAD has a row in their embeddings, and so a logit, which must not be
+sampled: generation_config.json suppresses it.
 """
 
 import json
@@ -16,7 +17,7 @@ from pathlib import Path
 
 import torch
 
-from data.checkpoints import load
+from data.checkpoints import load, save
 from data.files import UserError, option, run, write_text, write_whole
 from data.tokenizer import BYTES, Tokenizer
 from model import GPT, GPTConfig, ScalarGPT
@@ -124,19 +125,11 @@ def parts_of(token: bytes, ranks: dict[bytes, int]) -> tuple[bytes, bytes]:
 
 
 # ------------------------------------------------------------------------------ in, and out again
-def initial(path: str | Path, device: str) -> tuple[GPT, Tokenizer]:
-    """The model of --init and its vocabulary: a checkpoint of ours, or GPT-2 on disk."""
-    file = Path(path) / "model.safetensors" if Path(path).is_dir() else Path(path)
-    if file.suffix != ".safetensors":
-        tokenizer = Tokenizer.of(file.parent)
-        command = "python pretrain.py" if file.name == "base.pt" else "the script that makes it"
-        return load(file, command, tokenizer.size, device, GPT)[0], tokenizer
-    tokenizer = Tokenizer(read_gpt2_vocabulary(file.parent))
-    return import_gpt2(file, tokenizer.size).to(device).eval(), tokenizer
-
-
 def import_gpt2(file: Path, size: int) -> GPT:
-    """GPT-2 of any size from its tensors' shapes; heads are 64 wide unless config.json says so."""
+    """GPT-2 of any size from its tensors' shapes; heads are 64 wide unless config.json says so.
+
+    Raises UserError for a file that is something else.
+    """
     tensors = read_safetensors(file)
     try:
         (rows, width), (context, _) = tensors["wte.weight"].shape, tensors["wpe.weight"].shape
@@ -215,18 +208,27 @@ def export(model: GPT, tokenizer: Tokenizer, folder: Path) -> None:
 
 @dataclass
 class Config:
+    gpt2: str = option("", "a GPT-2 folder to import: its weights become base.pt in --out")
     out: str = option("out", "folder of checkpoints")
     policy: str = option("ppo", "the checkpoint to export as the policy: sft, ppo, ppo2, ...")
     reward: str = option("reward", "the checkpoint to export as the reward model")
-    folder: str = option("exported", "where to: its subfolders policy and reward")
+    folder: str = option("exported", "where to export to: its subfolders policy and reward")
 
 
 def main(config: Config) -> None:
-    tokenizer = Tokenizer.of(config.out)
+    out = Path(config.out)
+    if config.gpt2:
+        tokenizer = Tokenizer(read_gpt2_vocabulary(Path(config.gpt2)))
+        model = import_gpt2(Path(config.gpt2) / "model.safetensors", tokenizer.size)
+        tokenizer.save(out)
+        save(out / "base.pt", model, made_from={})
+        print(f"wrote {out}/base.pt and {out}/vocab.tiktoken")
+        return
+    tokenizer = Tokenizer.of(out)
     for name, kind, folder in (
         (config.policy, GPT, "policy"), (config.reward, ScalarGPT, "reward"),
     ):  # fmt: skip
-        file = Path(config.out) / f"{name}.pt"
+        file = out / f"{name}.pt"
         model, _ = load(file, "the script that makes it", tokenizer.size, "cpu", kind)
         export(model, tokenizer, Path(config.folder) / folder)
         print(f"wrote {config.folder}/{folder}")

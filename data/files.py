@@ -14,9 +14,14 @@ class UserError(Exception):
     """A user's mistake: the message is one sentence that says what is wrong and what to do."""
 
 
-def option(default, help: str):
-    """A dataclass field with its one-line meaning, which --help prints."""
-    return dataclasses.field(default=default, metadata={"help": help})
+def option(default, help: str, least: float | None = None, most: float = math.inf):
+    """A dataclass field with its one-line meaning, which --help prints, and its limits.
+
+    Without a `least` an integer starts at 1 and any other number at 0.
+    """
+    if least is None:
+        least = 1 if type(default) is int else 0
+    return dataclasses.field(default=default, metadata={"help": help, "least": least, "most": most})
 
 
 def run(config_class, main, argv: list[str] | None = None) -> None:
@@ -43,17 +48,29 @@ def run(config_class, main, argv: list[str] | None = None) -> None:
     preset = {"out": "out/fast", **config_class.FAST} if given.pop("fast", False) else {}
     try:
         for f in dataclasses.fields(config_class):
-            least = 0 if "warmup" in f.name else 1
-            if f.type is int and f.default > 0 and given.get(f.name, least) < least:
-                raise UserError(f"--{f.name.replace('_', '-')} must be {least} or more")
-            if f.type is float and not 0 <= given.get(f.name, 0) < math.inf:
-                raise UserError(f"--{f.name.replace('_', '-')} must be 0 or more, and finite")
-        if not 0 <= given.get("seed", 0) < 2**63:
-            raise UserError("--seed must be 0 or more, and below 2**63")
+            if f.type in (int, float) and f.name in given:
+                check_limits(f, given[f.name])
         main(config_class(**{**preset, **given}))
     except (UserError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
+
+
+def check_limits(field: dataclasses.Field, value: float) -> None:
+    least, most = field.metadata["least"], field.metadata["most"]
+    if not least <= value <= most or value == math.inf:
+        up_to = "a finite number" if most == math.inf else f"at most {most}"
+        raise UserError(f"--{field.name.replace('_', '-')} must be {least} or more and {up_to}")
+
+
+def check_room(prompts: list[list[int]], context: int) -> None:
+    """Raises UserError if a prompt, as tokens, leaves no room for a response."""
+    longest = max(map(len, prompts))
+    if longest >= context:
+        raise UserError(
+            f"a prompt of {longest} tokens is too long: "
+            f"the context has {context} tokens for prompt and response"
+        )
 
 
 def without_repeats(pairs: list[tuple]) -> dict:
@@ -123,4 +140,6 @@ def write_text(path: str | Path, text: str) -> None:
 
 
 def write_jsonl(path: str | Path, records: list[dict]) -> None:
-    write_text(path, "".join(json.dumps(r, ensure_ascii=False) + "\n" for r in records))
+    """Writes an object a line. Raises ValueError for NaN and infinity, which JSON does not have."""
+    lines = [json.dumps(r, ensure_ascii=False, allow_nan=False) + "\n" for r in records]
+    write_text(path, "".join(lines))

@@ -1,18 +1,22 @@
-"""What InstructGPT and GPT-3 are compared on: probes of one kind each, and a judge for each rate.
+"""What InstructGPT and GPT-3 are compared on, and the statistics that all comparisons share.
 
-A judge reads a prompt and a response with the world's own grammar and says yes or no; a rate is
-the share of yes over all prompts of its probes, which data/make.py writes. `RATES` names the
-probes, the judge, and what the paper claims and measured.
+Probes hold prompts of one kind each, and each rate has a judge. A judge reads a prompt and a
+response with the world's own grammar and says yes or no; a rate is the share of yes over all
+prompts of its probes, which data/make.py writes. `RATES` names the probes, the judge, and what the
+paper claims and measured.
 
     RATES["hedging"].judge("What color is a lemon?", "I am not sure. A lemon is yellow.") -> True
 """
 
+import itertools
 import re
 from dataclasses import dataclass
 from typing import Callable
 
+import numpy as np
+
 from data import world
-from data.labelers import features, read_fact, sentences_of
+from data.labelers import LABELERS, features, gold, rate, read_fact, sentences_of
 
 NOT_SAYING = world.RUDE + world.HEDGE + world.FILLER + world.EVASIVE + ["The text does not say."]
 KINDS = ("name thing place color adj feeling weather animal home diet food country capital job "
@@ -106,3 +110,103 @@ RATES = {
     "false_premise": Rate(("false_premise",), accepts, 0, ""),
     "hedging": Rate(("plain",), hedges, 0, ""),
 }
+
+
+# ------------------------------------------------------------------------------------- statistics
+def interval(hits, counts=None, topics=None, resamples: int = 1000) -> dict[str, float]:
+    """sum(hits) / sum(counts) with its 95 % interval by bootstrap over prompts.
+
+    hits and counts have an entry per prompt; counts are 1 by default; "n" is their sum. Prompts
+    with the same entry in topics are drawn together: who knows one may know the other.
+    """
+    hits = np.asarray(hits, dtype=float)
+    counts = np.ones(len(hits)) if counts is None else np.asarray(counts, dtype=float)
+    if topics is not None:
+        numbers = list(map({t: i for i, t in enumerate(dict.fromkeys(topics))}.get, topics))
+        hits, counts = np.bincount(numbers, hits), np.bincount(numbers, counts)
+    drawn = np.random.default_rng(0).integers(len(hits), size=(resamples, len(hits)))
+    means = hits[drawn].sum(axis=1) / np.maximum(counts[drawn].sum(axis=1), 1e-9)
+    low, high = np.quantile(means, [0.025, 0.975])
+    return {"value": float(hits.sum() / max(counts.sum(), 1e-9)), "low": float(low),
+            "high": float(high), "n": int(counts.sum())}  # fmt: skip
+
+
+def concordance(one, other, clear: float = 0.0, ties: bool = False) -> tuple[float, int]:
+    """(agreeing, all) of the pairs whose values in `other` differ by more than `clear`.
+
+    Pairs that are equal in `one` are left out, or with `ties` count as half agreeing.
+    """
+    both = itertools.combinations(zip(one, other), 2)
+    pairs = [(a - b, x - y) for (a, x), (b, y) in both if abs(x - y) > clear and (ties or a != b)]
+    return sum(0.5 if d == 0 else (d > 0) == (e > 0) for d, e in pairs), len(pairs)
+
+
+def colleague(labeler: int, turn: int) -> int:
+    """Another labeler of the same half (0 to 19, without its offset): each of them in turn."""
+    half = LABELERS // 2
+    return (labeler + 1 + turn % (half - 1)) % half
+
+
+def agreement(comparisons: list[dict], seed: int = 0) -> dict[str, float]:
+    """How often another training labeler orders an untied pair like the one who ranked it."""
+    results = []
+    for i, c in enumerate(comparisons):
+        second = colleague(c["labeler"], i)
+        results.append(concordance(rate(second, c["prompt"], c["completions"], seed),
+                                   [-r for r in c["ranks"]]))  # fmt: skip
+    return interval(*zip(*results))
+
+
+def report(
+    prompts: list[str], responses: list[list[str]], scores: list[float], seed: int = 0
+) -> dict:
+    """A reward model's accuracy on the untied pairs of responses to prompts it was not trained on.
+
+    scores has all responses' scores one after another. rm_own and rm_heldout: against labelers
+    whose rankings trained it, and others; second_labeler and rm_ceiling: what another of the latter
+    and gold itself reach on their labels, ties of theirs counted as a half; rm_clear: against gold
+    on pairs half of its range apart.
+    """
+    names, at = ("rm_own", "rm_heldout", "second_labeler", "rm_ceiling", "rm_clear"), 0
+    half = LABELERS // 2
+    results: dict[str, list] = {name: [] for name in names}
+    for i, (prompt, texts) in enumerate(zip(prompts, responses)):
+        mine, at = scores[at : at + len(texts)], at + len(texts)
+        own, heldout = (rate(first + i % half, prompt, texts, seed) for first in (0, half))
+        second = rate(half + colleague(i % half, i // half), prompt, texts, seed)
+        true = [gold(prompt, text) for text in texts]
+        results["rm_own"].append(concordance(mine, own))
+        results["rm_heldout"].append(concordance(mine, heldout))
+        results["second_labeler"].append(concordance(second, heldout, ties=True))
+        results["rm_ceiling"].append(concordance(true, heldout, ties=True))
+        results["rm_clear"].append(concordance(mine, true, clear=0.499))
+    return {name: interval(*zip(*pairs)) for name, pairs in results.items()}
+
+
+def win_rate(prompts: list[str], one: list[str], other: list[str], seed: int) -> dict:
+    """How often a held-out labeler prefers one answer, ties left out, and how often gold does.
+
+    One labeler judges each pair, knowing neither model; ratings do not depend on the order.
+    """
+    hits, counts, gold_hits, gold_counts = [], [], 0, 0
+    for i, (prompt, a, b) in enumerate(zip(prompts, one, other)):
+        labeler = LABELERS // 2 + i % (LABELERS // 2)
+        x, y = rate(labeler, prompt, [a, b], seed)
+        hits.append(x > y)
+        counts.append(x != y)
+        truth = gold(prompt, a) - gold(prompt, b)
+        gold_hits, gold_counts = gold_hits + (truth > 0), gold_counts + (truth != 0)
+    topics = list(map(world.topic, prompts))
+    return {**interval(hits, counts, topics), "gold": gold_hits / max(1, gold_counts)}
+
+
+def verdict(metric: str, difference: dict) -> str:
+    """Whether the paper's claim of InstructGPT beside GPT-3 holds, by the difference's interval."""
+    claim, paper = -1, "down"  # of the web's skills
+    if metric in RATES:
+        claim, paper = RATES[metric].claim, RATES[metric].paper
+    if not paper:
+        return "no figure in the paper"
+    low, high = difference["low"], difference["high"]
+    holds = -0.05 < low <= high < 0.05 if claim == 0 else min(claim * low, claim * high) > 0
+    return ("holds" if holds else "does not hold") + f" ({paper})"

@@ -33,7 +33,7 @@ class Config:
     comparisons: str = option("out/comparisons.jsonl", "JSONL of outputs; their ranks stay hidden")
     prompts: str = option("", "JSONL of prompts to write demonstrations for, in place of ranking")
     out: str = option("", "your labels (default: out/rankings.jsonl or out/written.jsonl)")
-    seed: int = option(0, "of the order in which the outputs of a prompt are shown")
+    seed: int = option(0, "of the order in which outputs are shown", least=0)
 
 
 def read_ranking(text: str, k: int) -> tuple[list[int], list[str]]:

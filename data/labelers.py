@@ -8,12 +8,9 @@
 Training scripts see rankings and demonstrations alone. `gold` is for evaluation.
 """
 
-import itertools
 import random
 import re
 from functools import lru_cache
-
-import numpy as np
 
 from data import world
 from data.world import NUMBERS, Request, bind, match, parse, says
@@ -177,77 +174,6 @@ def ranks_of(labeler: int, prompt: str, responses: list[str], seed: int = 0) -> 
     ratings = rate(labeler, prompt, responses, seed)
     order = sorted(set(ratings), reverse=True)
     return [order.index(r) + 1 for r in ratings]
-
-
-# ------------------------------------------------------------------------------------- measuring
-def interval(hits, counts=None, topics=None, resamples: int = 1000) -> dict[str, float]:
-    """sum(hits) / sum(counts) with its 95 % interval by bootstrap over prompts.
-
-    hits and counts have an entry per prompt; counts are 1 by default; "n" is their sum. Prompts
-    with the same entry in topics are drawn together: who knows one may know the other.
-    """
-    hits = np.asarray(hits, dtype=float)
-    counts = np.ones(len(hits)) if counts is None else np.asarray(counts, dtype=float)
-    if topics is not None:
-        numbers = list(map({t: i for i, t in enumerate(dict.fromkeys(topics))}.get, topics))
-        hits, counts = np.bincount(numbers, hits), np.bincount(numbers, counts)
-    drawn = np.random.default_rng(0).integers(len(hits), size=(resamples, len(hits)))
-    means = hits[drawn].sum(axis=1) / np.maximum(counts[drawn].sum(axis=1), 1e-9)
-    low, high = np.quantile(means, [0.025, 0.975])
-    return {"value": float(hits.sum() / max(counts.sum(), 1e-9)), "low": float(low),
-            "high": float(high), "n": int(counts.sum())}  # fmt: skip
-
-
-def concordance(one, other, clear: float = 0.0, ties: bool = False) -> tuple[float, int]:
-    """(agreeing, all) of the pairs whose values in `other` differ by more than `clear`.
-
-    Pairs that are equal in `one` are left out, or with `ties` count as half agreeing.
-    """
-    both = itertools.combinations(zip(one, other), 2)
-    pairs = [(a - b, x - y) for (a, x), (b, y) in both if abs(x - y) > clear and (ties or a != b)]
-    return sum(0.5 if d == 0 else (d > 0) == (e > 0) for d, e in pairs), len(pairs)
-
-
-def colleague(labeler: int, turn: int) -> int:
-    """Another labeler of the same half (0 to 19, without its offset): each of them in turn."""
-    half = LABELERS // 2
-    return (labeler + 1 + turn % (half - 1)) % half
-
-
-def agreement(comparisons: list[dict], seed: int = 0) -> dict[str, float]:
-    """How often another training labeler orders an untied pair like the one who ranked it."""
-    results = []
-    for i, c in enumerate(comparisons):
-        second = colleague(c["labeler"], i)
-        results.append(concordance(rate(second, c["prompt"], c["completions"], seed),
-                                   [-r for r in c["ranks"]]))  # fmt: skip
-    return interval(*zip(*results))
-
-
-def report(
-    prompts: list[str], responses: list[list[str]], scores: list[float], seed: int = 0
-) -> dict:
-    """A reward model's accuracy on the untied pairs of responses to prompts it was not trained on.
-
-    scores has all responses' scores one after another. rm_own and rm_heldout: against labelers
-    whose rankings trained it, and others; second_labeler and rm_ceiling: what another of the latter
-    and gold itself reach on their labels, ties of theirs counted as a half; rm_clear: against gold
-    on pairs half of its range apart.
-    """
-    names, at = ("rm_own", "rm_heldout", "second_labeler", "rm_ceiling", "rm_clear"), 0
-    half = LABELERS // 2
-    results: dict[str, list] = {name: [] for name in names}
-    for i, (prompt, texts) in enumerate(zip(prompts, responses)):
-        mine, at = scores[at : at + len(texts)], at + len(texts)
-        own, heldout = (rate(first + i % half, prompt, texts, seed) for first in (0, half))
-        second = rate(half + colleague(i % half, i // half), prompt, texts, seed)
-        true = [gold(prompt, text) for text in texts]
-        results["rm_own"].append(concordance(mine, own))
-        results["rm_heldout"].append(concordance(mine, heldout))
-        results["second_labeler"].append(concordance(second, heldout, ties=True))
-        results["rm_ceiling"].append(concordance(true, heldout, ties=True))
-        results["rm_clear"].append(concordance(mine, true, clear=0.499))
-    return {name: interval(*zip(*pairs)) for name, pairs in results.items()}
 
 
 # ----------------------------------------------------------------------------------- contractors

@@ -112,14 +112,14 @@ class Tokenizer:
         file = Path(out) / "vocab.tiktoken"
         return cls(read_ranks(file)) if file.exists() else cls()
 
-    def claim(self, out: str | Path) -> None:
-        """Raises UserError for a folder whose checkpoints were made with another vocabulary."""
+    def save(self, out: str | Path) -> None:
+        """Makes this the vocabulary of a folder; the small world's needs no file.
+
+        Raises UserError if the folder has checkpoints that were made with another one.
+        """
+        file = Path(out) / "vocab.tiktoken"
         if any(Path(out).glob("*.pt")) and Tokenizer.of(out).ranks != self.ranks:
             raise UserError(f"{out} has checkpoints of another vocabulary: choose another --out")
-
-    def save(self, out: str | Path) -> None:
-        """Keeps a vocabulary other than the small world's beside the checkpoints."""
-        file = Path(out) / "vocab.tiktoken"
         if self.own:
             write_text(file, write_ranks(self.ranks))
         else:

@@ -84,7 +84,7 @@ def test_one_can_quit_go_on_undo_and_skip_without_losing_a_line(session):
 
 def test_rankings_are_read_by_the_reward_model_and_demonstrations_by_sft(session, tmp_path):
     session("1 2 3", "3 2 1", "1=2 3")
-    assert len(read_comparisons(str(tmp_path / "out.jsonl"))) == 3
+    assert list(map(len, read_comparisons(str(tmp_path / "out.jsonl")))) == [2, 1]  # one held out
     (tmp_path / "out.jsonl").unlink()
     labels, _ = session("", "Hi there.", "q", source="--prompts")
     assert labels == [{"prompt": "Say hi.", "completion": "Hi there."}]

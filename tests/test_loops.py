@@ -12,8 +12,7 @@ import sft
 from data.checkpoints import load, save
 from data.files import write_jsonl
 from data.tokenizer import Tokenizer
-from model import GPT, GPTConfig, ScalarGPT
-from reward import score_texts
+from model import GPT, GPTConfig, ScalarGPT, score_texts
 
 TOKENIZER = Tokenizer()
 WORDS = ["one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten"]
@@ -27,7 +26,7 @@ def folder(tmp_path):
     for name, kind, extra in (
         ("base", GPT, {}), ("sft", GPT, {}), ("reward", ScalarGPT, {"floor": -1.0, "spread": 1.0}),
     ):  # fmt: skip
-        save(tmp_path / f"{name}.pt", kind(shape), **extra)
+        save(tmp_path / f"{name}.pt", kind(shape), {}, **extra)
     prompts = [{"prompt": f"Say {word}."} for word in WORDS * 2]
     write_jsonl(tmp_path / "prompts.jsonl", prompts)
     write_jsonl(tmp_path / "pairs.jsonl", [{**p, "completion": "yes"} for p in prompts])
@@ -213,7 +212,7 @@ def test_values_and_returns_reach_the_value_loss_with_a_clip_in_spreads(folder, 
     monkeypatch.setattr(ppo, "value_loss", watched)
     monkeypatch.setattr(ppo, "rollout", lambda *x: batches.append(rollout(*x)) or batches[-1])
     model_, extra = load(folder / "reward.pt", "", TOKENIZER.size)
-    save(folder / "reward.pt", model_, **{**extra, "spread": 3.0})
+    save(folder / "reward.pt", model_, {}, floor=extra["floor"], spread=3.0)
     run_ppo(folder, iterations=1, value_warmup=0, minibatch=16, clip=0.1)
     values, old, returns, mask, clip = calls[0]
     assert clip == pytest.approx(0.3) and len(mask) == 16

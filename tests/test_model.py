@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 
 import model as m
-from data.checkpoints import load, pick_device, save
+from data.checkpoints import checksum, load, pick_device, save
 from data.files import UserError
 
 V, PAD, CONTEXT = 20, 20, 32
@@ -30,7 +30,9 @@ def random_prompts(count, longest, seed=0):
 
 def batch():
     """Three rows with prompts of 3, 1, 2 tokens and responses of 2, 6, 1: (3,7)."""
-    return m.join([[1, 2, 3], [4], [5, 6]], [[7, 8], [9, 10, 11, 12, 13, 14], [15]], PAD, 32)
+    return m.tokens_and_mask(
+        [[1, 2, 3], [4], [5, 6]], [[7, 8], [9, 10, 11, 12, 13, 14], [15]], PAD, 32
+    )
 
 
 def favour(model, token, strength):
@@ -99,14 +101,14 @@ def test_weights_start_with_their_standard_deviations():
 
 
 # --------------------------------------------------------------------------- batches and logprobs
-def test_join_pads_on_the_right_and_marks_the_response():
-    tokens, mask = m.join([[1, 2], [3]], [[4], [5, 6, 7]], PAD, 32)
+def test_a_batch_pads_on_the_right_and_marks_the_response():
+    tokens, mask = m.tokens_and_mask([[1, 2], [3]], [[4], [5, 6, 7]], PAD, 32)
     assert tokens.tolist() == [[1, 2, 4, PAD], [3, 5, 6, 7]]
     assert mask.tolist() == [[0, 0, 1, 0], [0, 1, 1, 1]]
 
 
-def test_join_cuts_a_response_where_the_context_ends():
-    tokens, mask = m.join([[1, 2], [3]], [[4, 5, 6], [5]], PAD, 4)
+def test_a_batch_cuts_a_response_where_the_context_ends():
+    tokens, mask = m.tokens_and_mask([[1, 2], [3]], [[4, 5, 6], [5]], PAD, 4)
     assert tokens.tolist() == [[1, 2, 4, 5], [3, 5, PAD, PAD]]
     assert mask.tolist() == [[0, 0, 1, 1], [0, 1, 0, 0]]
 
@@ -143,7 +145,7 @@ def test_logprobs_ignore_padding_row_order_and_neighbours():
 
 def test_logprobs_send_no_gradient_to_where_they_are_not_read():
     model = tiny()
-    tokens, mask = m.join([[1, 2, 3], [4]], [[5, 6], [7, 8, 9]], PAD, 32)
+    tokens, mask = m.tokens_and_mask([[1, 2, 3], [4]], [[5, 6], [7, 8, 9]], PAD, 32)
     model.logprobs(tokens, mask).sum().backward()
     # The last masked tokens stand at 4 and 3, so positions 0..3 are read and 4 is not.
     assert (model.wpe.weight.grad[:4].abs().amax(dim=1) > 0).all()
@@ -176,12 +178,13 @@ def test_values_are_read_before_their_token_and_masked():
 
 @pytest.mark.parametrize("parts", [1, 2, 3, 9])
 def test_rows_in_parts_give_the_same_outputs_and_gradients(parts):
-    tokens, _ = m.join([[1], [2, 3], [4], [5], [6] * 9], [[7] * 5, [8], [9] * 11, [1, 2], [3]],
-                       PAD, 32)  # fmt: skip
+    prompts = [[1], [2, 3], [4], [5], [6] * 9]
+    responses = [[7] * 5, [8], [9] * 11, [1, 2], [3]]
+    tokens, _ = m.tokens_and_mask(prompts, responses, PAD, 32)
     real, gradients = (tokens != PAD)[:, :, None], []
     for whole in (True, False):
         model = tiny()
-        hidden = model.hidden(tokens) if whole else model.hidden_of_rows(tokens, parts)
+        hidden = model.hidden(tokens) if whole else m.hidden_by_length(model, tokens, parts)
         assert hidden.shape == (5, 12, 16)
         ((hidden * real) ** 2 * torch.arange(1, 6)[:, None, None]).sum().backward()
         grads = [p.grad for p in model.parameters() if p.grad is not None]
@@ -265,8 +268,8 @@ def test_samples_follow_the_softmax_at_the_temperature(temperature):
 
 
 @pytest.mark.parametrize("length", [CONTEXT, CONTEXT + 5])
-def test_a_prompt_that_leaves_no_room_is_a_user_error(length):
-    with pytest.raises(UserError, match=f"{length} tokens"):
+def test_a_prompt_that_leaves_no_room_is_refused(length):
+    with pytest.raises(ValueError, match=f"{length} tokens"):
         m.generate(tiny(), [[1], [2] * length], 4, V - 1)
 
 
@@ -276,10 +279,11 @@ def test_save_and_load_keep_weights_extras_and_the_bias(tmp_path, kind):
     model, tokens = tiny(kind), batch()[0]
     if kind is m.ScalarGPT:
         model.scalar.bias.data -= 1.75
-    save(tmp_path / "new" / "a.pt", model.train(), floor=-0.5, name="x")
+    save(tmp_path / "new" / "a.pt", model.train(), {"base": 7}, floor=-0.5, name="x")
     loaded, extra = load(tmp_path / "new" / "a.pt", "python x.py", V)
     assert type(loaded) is kind and loaded.config == model.config and not loaded.training
-    assert extra == {"floor": -0.5, "name": "x"}
+    assert extra == {"checksum": checksum(model), "made_from": {"base": 7}, "floor": -0.5,
+                     "name": "x"}  # fmt: skip
     assert torch.equal(loaded(tokens), model.eval()(tokens))
     assert os.listdir(tmp_path / "new") == ["a.pt"]
 
@@ -288,7 +292,7 @@ def test_a_missing_or_foreign_or_truncated_file_is_a_user_error(tmp_path):
     path = tmp_path / "a.pt"
     with pytest.raises(UserError, match="run python sft.py first"):
         load(path, "python sft.py", V)
-    save(path, tiny())
+    save(path, tiny(), {})
     whole = path.read_bytes()
     with pytest.raises(UserError, match="another vocabulary"):
         load(path, "python sft.py", V + 1)
@@ -322,7 +326,7 @@ def test_a_malicious_pickle_is_refused_and_not_executed(tmp_path):
 @pytest.mark.parametrize("error", [OSError, RuntimeError])
 def test_a_save_that_fails_halfway_leaves_the_earlier_file(tmp_path, monkeypatch, error):
     path = tmp_path / "a.pt"
-    save(path, tiny(), step=1)
+    save(path, tiny(), {}, step=1)
 
     def disk_full(content, target):
         Path(target).write_bytes(b"half a file")
@@ -330,14 +334,14 @@ def test_a_save_that_fails_halfway_leaves_the_earlier_file(tmp_path, monkeypatch
 
     monkeypatch.setattr(torch, "save", disk_full)
     with pytest.raises(UserError, match="cannot be written"):
-        save(path, tiny(seed=1), step=2)
-    assert load(path, "python sft.py", V)[1] == {"step": 1}
+        save(path, tiny(seed=1), {}, step=2)
+    assert load(path, "python sft.py", V)[1]["step"] == 1
 
 
 def test_a_place_that_cannot_be_written_is_a_user_error(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match="cannot be written"):
-        save(tmp_path / "file" / "a.pt", tiny())
+        save(tmp_path / "file" / "a.pt", tiny(), {})
 
 
 def test_an_unknown_device_is_a_user_error():

@@ -34,7 +34,7 @@ def in_copy(copy, tests, part):
 
 def outcome(copy, file, old, new, tests, part):
     """What pytest prints of the tests that name part once new stands for old in a copy's file."""
-    for path in [*ROOT.glob("*.py"), *ROOT.glob("tests/*.py"), ROOT / "tests" / "pytest.ini"]:
+    for path in [*ROOT.glob("*.py"), *ROOT.glob("tests/*.py"), ROOT / ".pytest.ini"]:
         (copy / path.relative_to(ROOT)).parent.mkdir(exist_ok=True)
         shutil.copy(path, copy / path.relative_to(ROOT))
     (copy / "data").mkdir()

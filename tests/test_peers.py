@@ -6,10 +6,10 @@ import pytest
 import torch
 
 from data.checkpoints import load, save
-from data.convert import Config, byte_letters, export, initial, parts_of
+from data.convert import Config, byte_letters, export, parts_of
 from data.convert import main as convert
 from data.tokenizer import Tokenizer
-from model import GPT, GPTConfig, ScalarGPT, generate, join
+from model import GPT, GPTConfig, ScalarGPT, generate, tokens_and_mask
 
 pytestmark = pytest.mark.peers
 transformers = pytest.importorskip("transformers", reason="pip install -r tests/requirements.txt")
@@ -42,7 +42,7 @@ def policy(tmp_path):
 def test_logits_are_theirs(policy):
     ours, theirs = policy
     assert type(theirs).__name__ == "GPT2LMHeadModel"
-    tokens, _ = join(*rows(), TOKENIZER.pad, 64)
+    tokens, _ = tokens_and_mask(*rows(), TOKENIZER.pad, 64)
     real = tokens != TOKENIZER.pad
     logits = theirs(tokens, attention_mask=real.long()).logits[..., : TOKENIZER.size]
     torch.testing.assert_close(ours(tokens)[real], logits[real], **CLOSE)
@@ -51,7 +51,7 @@ def test_logits_are_theirs(policy):
 def test_gradients_are_theirs(policy):
     ours, theirs = policy
     prompts, responses = rows()
-    tokens, mask = join(prompts, responses, TOKENIZER.pad, 64)
+    tokens, mask = tokens_and_mask(prompts, responses, TOKENIZER.pad, 64)
     (-ours.logprobs(tokens, mask).sum() / mask.sum()).backward()
     logp = theirs(tokens).logits[..., : TOKENIZER.size].log_softmax(dim=-1)[:, :-1]
     chosen = logp.gather(2, tokens[:, 1:, None].clamp(max=TOKENIZER.eos)).squeeze(2)
@@ -91,7 +91,7 @@ def test_rewards_are_theirs_for_rows_of_unequal_length(tmp_path):
     export(ours, TOKENIZER, tmp_path)
     theirs = transformers.AutoModelForSequenceClassification.from_pretrained(tmp_path).eval()
     assert type(theirs).__name__ == "GPT2ForSequenceClassification"
-    tokens, mask = join(*rows(), TOKENIZER.pad, 64)
+    tokens, mask = tokens_and_mask(*rows(), TOKENIZER.pad, 64)
     assert len(set(mask.sum(dim=1).tolist())) > 2
     scores = theirs(tokens, attention_mask=(tokens != TOKENIZER.pad).long()).logits.squeeze(1)
     torch.testing.assert_close(ours.score(tokens, mask), scores, **CLOSE)
@@ -113,7 +113,9 @@ def test_a_random_gpt2_of_theirs_comes_in(tmp_path):
     (tmp_path / "vocab.json").write_text(json.dumps(vocabulary))
     merges = [" ".join(map(written, parts_of(t, ranks))) for t in ranks if len(t) > 1]
     (tmp_path / "merges.txt").write_text("#version: 0.2\n" + "\n".join(merges) + "\n")
-    ours, tokenizer = initial(tmp_path, "cpu")
+    convert(Config(gpt2=str(tmp_path), out=str(tmp_path / "out")))
+    tokenizer = Tokenizer.of(tmp_path / "out")
+    ours, _ = load(tmp_path / "out" / "base.pt", "", tokenizer.size)
     tokens = torch.randint(tokenizer.size, (3, 40))
     torch.testing.assert_close(ours(tokens), theirs(tokens).logits, **CLOSE)
     peer = transformers.GPT2Tokenizer(str(tmp_path / "vocab.json"), str(tmp_path / "merges.txt"))
@@ -126,7 +128,7 @@ TEXTS = [" The cat sat.\n", "  two  spaces\n\n \tand tabs", "Ä日本 🙂 don't
 
 def test_the_exported_vocabulary_and_template_are_ours(tmp_path):
     for name, kind in (("ppo", GPT), ("reward", ScalarGPT)):
-        save(tmp_path / f"{name}.pt", gpt(kind))
+        save(tmp_path / f"{name}.pt", gpt(kind), {})
     convert(Config(out=str(tmp_path), folder=str(tmp_path / "hf")))
     peer = transformers.AutoTokenizer.from_pretrained(tmp_path / "hf" / "policy")
     for text in TEXTS:

@@ -13,7 +13,8 @@ import pytest
 import torch
 
 import sft
-from data.checkpoints import Progress, load, save
+from data import checkpoints
+from data.checkpoints import load, save
 from data.files import UserError, write_jsonl
 from data.tokenizer import Tokenizer
 from model import GPT, GPTConfig
@@ -41,7 +42,7 @@ def same(one: dict, other: dict) -> bool:
 def folder(tmp_path):
     """A folder with a tiny base model and twenty demonstrations."""
     torch.manual_seed(0)
-    save(tmp_path / "base.pt", GPT(GPTConfig(SIZE, context=32, layers=1, heads=2, width=16)))
+    save(tmp_path / "base.pt", GPT(GPTConfig(SIZE, context=32, layers=1, heads=2, width=16)), {})
     pairs = [{"prompt": f"Say {i}.", "completion": "yes"} for i in range(20)]
     write_jsonl(tmp_path / "pairs.jsonl", pairs)
     return tmp_path
@@ -55,18 +56,18 @@ def config(folder: Path, **changes) -> sft.Config:
 
 def stopped(folder: Path, monkeypatch, after: int) -> None:
     """A run that ends in the middle of its loop, right after a state was written."""
-    keep = Progress.keep
+    keep = checkpoints.keep
 
-    def keep_and_stop(self, steps, history):
-        keep(self, steps, history)
+    def keep_and_stop(state, settings, steps, *rest):
+        keep(state, settings, steps, *rest)
         if steps == after:
             raise KeyboardInterrupt
 
-    monkeypatch.setattr(Progress, "seconds", 0)
-    monkeypatch.setattr(Progress, "keep", keep_and_stop)
+    monkeypatch.setattr(checkpoints, "SECONDS", 0)
+    monkeypatch.setattr(checkpoints, "keep", keep_and_stop)
     with pytest.raises(KeyboardInterrupt):
         sft.main(config(folder))
-    monkeypatch.setattr(Progress, "keep", keep)
+    monkeypatch.setattr(checkpoints, "keep", keep)
 
 
 @pytest.mark.parametrize("after", [1, 3, 7, 12])  # of 12 steps
@@ -77,7 +78,7 @@ def test_a_stopped_run_goes_on_to_the_same_weights(folder, monkeypatch, after):
     stopped(folder, monkeypatch, after)
     assert not (folder / "sft.pt").exists() and (folder / "sft.state").exists()
     steps = []
-    monkeypatch.setattr(Progress, "keep", lambda self, step, history: steps.append(step))
+    monkeypatch.setattr(checkpoints, "keep", lambda state, settings, step, *x: steps.append(step))
     sft.main(config(folder, resume=True))
     assert steps == list(range(after + 1, 13))
     assert same(weights(folder / "sft.pt"), expected)
@@ -87,7 +88,7 @@ def test_a_stopped_run_goes_on_to_the_same_weights(folder, monkeypatch, after):
 def test_without_the_flag_a_run_starts_anew(folder, monkeypatch):
     stopped(folder, monkeypatch, 3)
     steps = []
-    monkeypatch.setattr(Progress, "keep", lambda self, step, history: steps.append(step))
+    monkeypatch.setattr(checkpoints, "keep", lambda state, settings, step, *x: steps.append(step))
     sft.main(config(folder))
     assert steps == list(range(1, 13))
 
@@ -97,7 +98,7 @@ def test_a_state_of_other_settings_or_another_model_is_refused_and_stays(folder,
     state = (folder / "sft.state").read_bytes()
     with pytest.raises(UserError, match="another lr"):
         sft.main(config(folder, resume=True, lr=1e-3))
-    save(folder / "base.pt", GPT(GPTConfig(SIZE, context=32, layers=2, heads=2, width=16)))
+    save(folder / "base.pt", GPT(GPTConfig(SIZE, context=32, layers=2, heads=2, width=16)), {})
     with pytest.raises(UserError, match="another start"):
         sft.main(config(folder, resume=True))
     assert (folder / "sft.state").read_bytes() == state
@@ -109,20 +110,22 @@ def test_a_state_of_other_settings_or_another_model_is_refused_and_stays(folder,
 def test_a_run_that_diverges_leaves_the_last_good_files(folder, monkeypatch):
     sft.main(config(folder))
     good = (folder / "sft.pt").read_bytes()
-    monkeypatch.setattr(Progress, "seconds", 0)
-    states, keep = [], Progress.keep
+    lines = (folder / "sft.jsonl").read_bytes()
+    monkeypatch.setattr(checkpoints, "SECONDS", 0)
+    states, keep = [], checkpoints.keep
 
-    def keep_and_look(self, steps, history):
-        keep(self, steps, history)
+    def keep_and_look(state, settings, steps, history, parts):
+        keep(state, settings, steps, history, parts)
         states.append(steps)
         if steps == 2:
-            self.parts["model"].wte.weight.data[0, 0] = torch.nan
+            parts["model"].wte.weight.data[0, 0] = torch.nan
 
-    monkeypatch.setattr(Progress, "keep", keep_and_look)
+    monkeypatch.setattr(checkpoints, "keep", keep_and_look)
     with pytest.raises(UserError, match="diverged"):
         sft.main(config(folder))
     assert states == [1, 2] and (folder / "sft.pt").read_bytes() == good
-    monkeypatch.setattr(Progress, "keep", keep)
+    assert (folder / "sft.jsonl").read_bytes() == lines
+    monkeypatch.setattr(checkpoints, "keep", keep)
     sft.main(config(folder, resume=True))  # the state is of before
     assert load(folder / "sft.pt", "", SIZE)
 
@@ -131,7 +134,7 @@ def test_a_run_that_diverges_leaves_the_last_good_files(folder, monkeypatch):
 def command(name: str, out: Path) -> list[str]:
     """The script with a state after every step, so that a kill often meets a write."""
     start = (
-        "import data.checkpoints as c, sys, importlib; c.Progress.seconds = 0;"
+        "import data.checkpoints as c, sys, importlib; c.SECONDS = 0;"
         f"m = importlib.import_module('{name}'); from data.files import run; run(m.Config, m.main)"
     )
     return [sys.executable, "-c", start, "--out", str(out), "--device", "cpu", *SMALL[name]]

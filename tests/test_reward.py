@@ -8,8 +8,8 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-import reward
-from model import GPTConfig, ScalarGPT, join
+import model
+from model import GPTConfig, ScalarGPT, tokens_and_mask
 from reward import bradley_terry_loss
 
 
@@ -141,17 +141,18 @@ def test_scores_of_another_shape_are_refused():
 
 def test_samples_return_to_their_prompts_in_order(monkeypatch):
     # A "model" that answers with its prompt, though sampling sorts the prompts by length.
-    monkeypatch.setattr(reward, "generate", lambda model, rows, max_new, eos: rows)
+    monkeypatch.setattr(model, "generate", lambda policy, rows, *rest: rows)
+    policy = SimpleNamespace(config=model.GPTConfig(20))
     tokenizer = SimpleNamespace(prompt=list, decode="".join, eos=None)
     prompts = ["longest", "a", "four", "bc"]
-    texts = reward.sample_responses(None, tokenizer, prompts, [2, 3, 1, 4], 8)
+    texts = model.sample_responses(policy, tokenizer, prompts, [2, 3, 1, 4], 8)
     assert texts == [["longest"] * 2, ["a"] * 3, ["four"], ["bc"] * 4]
 
 
 def test_a_tiny_reward_model_learns_to_count_a_token():
     torch.manual_seed(0)
-    model = ScalarGPT(GPTConfig(20, context=16, layers=1, heads=2, width=16))
-    optimizer, rng = torch.optim.Adam(model.parameters(), lr=1e-2), random.Random(0)
+    scorer = ScalarGPT(GPTConfig(20, context=16, layers=1, heads=2, width=16))
+    optimizer, rng = torch.optim.Adam(scorer.parameters(), lr=1e-2), random.Random(0)
 
     def batch():
         """16 prompts with K in 2..4 responses of 1 to 6 tokens; more of token 3 ranks higher."""
@@ -161,12 +162,12 @@ def test_a_tiny_reward_model_learns_to_count_a_token():
         ]
         ranks = torch.tensor([[7 - r.count(3) for r in g] + [0] * (4 - len(g)) for g in groups])
         flat = [r for g in groups for r in g]
-        return *join([[1, 2]] * len(flat), flat, 20, 32), ranks
+        return *tokens_and_mask([[1, 2]] * len(flat), flat, 20, 32), ranks
 
     history = []
     for _ in range(40):
         tokens, mask, ranks = batch()
-        scores = torch.zeros(ranks.shape).masked_scatter(ranks > 0, model.score(tokens, mask))
+        scores = torch.zeros(ranks.shape).masked_scatter(ranks > 0, scorer.score(tokens, mask))
         value = bradley_terry_loss(scores, ranks)
         history.append(value.item())
         optimizer.zero_grad()

@@ -13,9 +13,9 @@ import sft
 from data.checkpoints import load, save
 from data.files import UserError, write_jsonl
 from data.tokenizer import Tokenizer
-from model import GPT, GPTConfig, join
+from model import GPT, GPTConfig, cosine, tokens_and_mask
 from pretrain import batches, learning_rate, loss_of
-from sft import cosine, sft_loss
+from sft import sft_loss
 
 V, PAD = 20, 20
 WORDS = ["one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten"]
@@ -29,7 +29,9 @@ def tiny(vocab=V, context=32):
 
 def batch():
     """Responses of 2, 6 and 1 tokens to prompts of 3, 1 and 2: (3,7)."""
-    return join([[1, 2, 3], [4], [5, 6]], [[7, 8], [9, 10, 11, 12, 13, 14], [15]], PAD, 32)
+    return tokens_and_mask(
+        [[1, 2, 3], [4], [5, 6]], [[7, 8], [9, 10, 11, 12, 13, 14], [15]], PAD, 32
+    )
 
 
 def test_loss_is_the_mean_cross_entropy_of_response_tokens():
@@ -128,7 +130,7 @@ def test_cosine_falls_to_a_tenth():
 @pytest.fixture
 def folder(tmp_path):
     """A base model of random weights and twenty demonstrations."""
-    save(tmp_path / "base.pt", tiny(Tokenizer().size, context=64))
+    save(tmp_path / "base.pt", tiny(Tokenizer().size, context=64), {})
     lines = [json.dumps({"prompt": p, "completion": c}) + "\n" for p, c in PAIRS * 2]
     (tmp_path / "demos.jsonl").write_text("".join(lines))
     return tmp_path
@@ -144,7 +146,7 @@ def response_loss(model):
     """Mean loss of the responses, computed apart from the script."""
     tokenizer = Tokenizer()
     rows = [(tokenizer.prompt(p), tokenizer.response(c)) for p, c in PAIRS]
-    return sft_loss(model, *join(*zip(*rows), tokenizer.pad, 256)).item()
+    return sft_loss(model, *tokens_and_mask(*zip(*rows), tokenizer.pad, 256)).item()
 
 
 def test_step_1_learns_and_writes_a_model_and_metrics(folder):
@@ -168,7 +170,9 @@ def test_the_same_seed_gives_the_same_model_and_another_does_not(folder):
 
 def test_prompt_loss_trains_on_the_prompt_too(folder):
     tokenizer = Tokenizer()
-    tokens, _ = join([tokenizer.prompt(p) for p, _ in PAIRS], [[]] * len(PAIRS), tokenizer.pad, 256)
+    tokens, _ = tokens_and_mask(
+        [tokenizer.prompt(p) for p, _ in PAIRS], [[]] * len(PAIRS), tokenizer.pad, 256
+    )
     mask = (tokens != tokenizer.pad).float()
     mask[:, 0] = 0
     losses = []

@@ -14,7 +14,6 @@ from data import labelers, make, world
 from data.files import read_jsonl
 from data.labelers import demonstration, features, gold
 from data.tokenizer import Tokenizer, train_bpe
-from evaluate import right_answers, win_rate
 
 ROOT = Path(__file__).parent.parent
 PROMPTS = [world.sample(random.Random(i)) for i in range(800)]
@@ -209,61 +208,6 @@ def test_ranks_share_ties_and_start_at_one():
         assert (ranks[0] < ranks[1]) == (ratings[0] > ratings[1])
 
 
-def test_concordance_counts_pairs_that_both_part():
-    # Pairs of the other: 0-1 and 0-2 apart by 2, 1-2 tied, so left out.
-    assert labelers.concordance([3, 1, 2], [5, 3, 3]) == (2, 2)
-    assert labelers.concordance([3, 4, 2], [5, 3, 3]) == (1, 2)
-    assert labelers.concordance([3, 3, 2], [5, 3, 3]) == (1, 1)  # 0-1 is tied for the one
-    assert labelers.concordance([3, 3, 2], [5, 3, 3], ties=True) == (1.5, 2)
-    assert labelers.concordance([3, 1, 2], [5, 4, 3], clear=1.5) == (1, 1)
-
-
-def test_a_score_that_is_gold_reaches_the_ceiling_and_its_negative_none_of_it():
-    rng = random.Random(0)
-    prompts = [world.sample(rng) for _ in range(60)]
-    texts = [[labelers.demonstration(p, rng, careless=True) for _ in range(4)] for p in prompts]
-    flat = [labelers.gold(p, t) for p, some in zip(prompts, texts) for t in some]
-    best = labelers.report(prompts, texts, [x + 1e-9 * i for i, x in enumerate(flat)])
-    assert best["rm_clear"]["value"] == 1 and best["rm_ceiling"]["value"] > 0.6
-    # Another labeler is judged on the same pairs as gold, and slips as well.
-    assert best["second_labeler"]["n"] == best["rm_ceiling"]["n"] == best["rm_heldout"]["n"]
-    assert 0.5 < best["second_labeler"]["value"] < best["rm_ceiling"]["value"]
-    worst = labelers.report(prompts, texts, [-x for x in flat])
-    assert worst["rm_clear"]["value"] == 0 and worst["rm_heldout"]["value"] < 0.4
-    # Without gold's ties the score that is gold agrees with held-out labelers as its negative does
-    # not, pair by pair.
-    same = labelers.report(prompts, texts, flat)["rm_heldout"]
-    assert same["value"] + worst["rm_heldout"]["value"] == pytest.approx(1)
-    assert same["n"] == worst["rm_heldout"]["n"] <= best["rm_heldout"]["n"]
-
-
-def test_a_second_labeler_is_another_one_of_the_held_out_and_each_in_turn(monkeypatch):
-    asked = []
-    monkeypatch.setattr(labelers, "rate", lambda who, *rest: asked.append(who) or [1, 2])
-    prompts = [world.sample(random.Random(0))] * 760  # twice twenty times nineteen
-    labelers.report(prompts, [["Yes.", "No."]] * 760, [0.0] * 1520)
-    own, heldout, second = asked[::3], asked[1::3], asked[2::3]
-    assert set(own) == set(range(20)) and set(heldout) == set(second) == set(range(20, 40))
-    assert len(set(zip(heldout, second))) == 380
-    assert all(one != other for one, other in zip(heldout, second))
-
-
-def test_a_win_is_the_labelers_whichever_side_it_is_on():
-    rng = random.Random(0)
-    prompts = [world.sample(rng) for _ in range(300)]
-    good = right_answers(prompts)
-    bad = [labelers.demonstration(p, rng, careless=True) for p in prompts]
-    one, other = (win_rate(prompts, *pair, 0, 20) for pair in ((good, bad), (bad, good)))
-    assert one["value"] > 0.6 and one["value"] + other["value"] == pytest.approx(1)
-    assert one["n"] == other["n"] and one["gold"] > 0.95
-    assert one["gold"] + other["gold"] == pytest.approx(1)
-    hits = [labelers.rate(20 + i % 20, p, [a, b]) for i, (p, a, b) in
-            enumerate(zip(prompts, good, bad))]  # fmt: skip
-    untied = [x > y for x, y in hits if x != y]
-    assert one["n"] == len(untied) and one["value"] == pytest.approx(sum(untied) / len(untied))
-    assert win_rate(prompts, good, good, 0, 20)["n"] == 0
-
-
 def test_files_are_made_byte_for_byte_whatever_the_hash_seed(tmp_path):
     code = f"from data import make; make.make(folder={str(tmp_path)!r})"
     subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True,
@@ -297,13 +241,3 @@ def test_prompts_about_the_same_have_one_topic():
             "Which color does a lemon have? Answer in one word."]  # fmt: skip
     assert world.topic(same[0]) == world.topic(same[2]) != world.topic("What color is a lime?")
     assert world.topic(same[1]) == world.topic("I hate you. What color is a lemon?")
-
-
-def test_an_interval_over_topics_is_as_wide_as_the_topics_are_few():
-    hits = [float(i < 50) for i in range(100)]
-    alone = labelers.interval(hits)
-    together = labelers.interval(hits, topics=[i // 10 for i in range(100)])
-    assert alone["value"] == together["value"] == 0.5 and alone["n"] == together["n"] == 100
-    widths = [entry["high"] - entry["low"] for entry in (alone, together)]
-    assert 0.17 < widths[0] < 0.22 and 0.5 < widths[1] < 0.7  # 2 * 1.96 * 0.5 / sqrt(100 or 10)
-    assert labelers.interval(hits, topics=range(100)) == alone
