@@ -268,7 +268,7 @@ def compare(values: dict[str, dict], texts: dict[str, list], asked: dict, seed: 
         for metric in [m for m in values[one] if m in values[other]]:
             gains = np.subtract(values[one][metric], values[other][metric])
             results["differences"][f"{metric} {one}-{other}"] = judges.interval(
-                gains, topics=topics.get(metric)
+                gains, topics=topics.get(metric), signed=True
             )
     for one, other in PAIRS:
         if one in texts:
@@ -346,7 +346,9 @@ def show(results: dict) -> None:
     models, differences = results["models"], results["differences"]
 
     def cell(entry: dict | None) -> str:
-        return f"{entry['value']:.2f} [{entry['low']:.2f},{entry['high']:.2f}]" if entry else "-"
+        if not entry or not entry["n"]:
+            return "-"
+        return f"{entry['value']:.2f} [{entry['low']:.2f},{entry['high']:.2f}]"
 
     print(f"{'':22} {'n':>5} " + " ".join(f"{name:>17}" for name in models))
     for metric, entry in models["ppo"].items():
@@ -360,7 +362,8 @@ def show(results: dict) -> None:
         print(f"{metric:22} " + " ".join(f"{cell(x):>20}" for x in beside) + f"  {says}")
     print(f"\n{'preferred by held-out labelers':32} {'untied':>6} {'':>20} {'by gold':>8}")
     for pair, entry in results["wins"].items():
-        print(f"{pair:32} {entry['n']:>6} {cell(entry):>20} {entry['gold']:>8.2f}")
+        by_gold = "-" if entry["gold"] is None else f"{entry['gold']:.2f}"
+        print(f"{pair:32} {entry['n']:>6} {cell(entry):>20} {by_gold:>8}")
     print(f"\n{'labelers':22} {'pairs':>5}")
     for name, entry in results["labelers"].items():
         print(f"{name:22} {entry['n']:>5} {cell(entry):>20}")

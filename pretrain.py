@@ -77,7 +77,10 @@ def batches(rows: list[list[int]], size: int, rng: random.Random):
 
 
 def learning_rate(progress: float, warmup: float, decay: float) -> float:
-    """The factor of the peak rate: it rises, stays, and falls to 0 at the end (progress 1)."""
+    """The factor of the peak rate: it rises from 0, stays, and falls to 0 at the end (progress 1).
+
+    The first step, at progress 0, so changes nothing.
+    """
     return max(0.0, min(1.0, progress / max(1e-9, warmup), (1 - progress) / max(1e-9, decay)))
 
 

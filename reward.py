@@ -249,6 +249,18 @@ def measure(model: ScalarGPT, tokenizer: Tokenizer, held: list[dict], seed: int)
     return metrics | {"accuracy": interval(*zip(*pairs))}
 
 
+def show(metrics: dict) -> None:
+    """Prints a line for each metric: a number, or a share with its interval."""
+    for metric, entry in metrics.items():
+        if not isinstance(entry, dict):
+            text = f"{entry:.3f}"
+        elif not entry["n"]:
+            text = "there is no such pair"
+        else:
+            text = "{value:.3f} [{low:.3f}, {high:.3f}] n {n}".format(**entry)
+        print(f"{metric:20} {text}")
+
+
 def main(config: Config, policies: list[GPT] | None = None) -> dict:
     """Has sampled responses ranked, trains and writes the reward model; returns the metrics.
 
@@ -295,10 +307,7 @@ def main(config: Config, policies: list[GPT] | None = None) -> dict:
     metrics["seconds"] = time.time() - start
     write_jsonl(out / f"{name}.jsonl", [*history, metrics])
     save(out / f"{name}.pt", model, made_from={"sft": parent["checksum"]}, **scores)
-    for metric, value in metrics.items():
-        entry = value if isinstance(value, dict) else {"value": value}
-        form = "{value:.3f} [{low:.3f}, {high:.3f}] n {n}" if len(entry) > 1 else "{value:.3f}"
-        print(f"{metric:20} " + form.format(**entry))
+    show(metrics)
     print(f"wrote {out}/{name}.pt in {metrics['seconds']:.0f} s")
     return metrics
 

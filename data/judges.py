@@ -113,22 +113,30 @@ RATES = {
 
 
 # ------------------------------------------------------------------------------------- statistics
-def interval(hits, counts=None, topics=None, resamples: int = 1000) -> dict[str, float]:
+def interval(hits, counts=None, topics=None, signed: bool = False, resamples: int = 1000) -> dict:
     """sum(hits) / sum(counts) with its 95 % interval by bootstrap over prompts.
 
     hits and counts have an entry per prompt; counts are 1 by default; "n" is their sum. Prompts
     with the same entry in topics are drawn together: who knows one may know the other.
+    Where all are alike, such as 0 of 400, every resample says the same; then the ends are Wilson's
+    (1927). hits are from 0 to 1, `signed` ones from -1 to 1. If n is 0 there is no value: None.
     """
     hits = np.asarray(hits, dtype=float)
     counts = np.ones(len(hits)) if counts is None else np.asarray(counts, dtype=float)
     if topics is not None:
         numbers = list(map({t: i for i, t in enumerate(dict.fromkeys(topics))}.get, topics))
         hits, counts = np.bincount(numbers, hits), np.bincount(numbers, counts)
+    if not counts.any():
+        return {"value": None, "low": None, "high": None, "n": 0}
+    value = hits.sum() / counts.sum()
     drawn = np.random.default_rng(0).integers(len(hits), size=(resamples, len(hits)))
     means = hits[drawn].sum(axis=1) / np.maximum(counts[drawn].sum(axis=1), 1e-9)
     low, high = np.quantile(means, [0.025, 0.975])
-    return {"value": float(hits.sum() / max(counts.sum(), 1e-9)), "low": float(low),
-            "high": float(high), "n": int(counts.sum())}  # fmt: skip
+    alike = hits[counts > 0] / counts[counts > 0]
+    if np.ptp(alike) < 1e-9:
+        slack = 1.96**2 / (len(alike) + 1.96**2)
+        low, high = max(-1.0 if signed else 0.0, value - slack), min(1.0, value + slack)
+    return {"value": float(value), "low": float(low), "high": float(high), "n": int(counts.sum())}
 
 
 def concordance(one, other, clear: float = 0.0, ties: bool = False) -> tuple[float, int]:
@@ -188,16 +196,17 @@ def win_rate(prompts: list[str], one: list[str], other: list[str], seed: int) ->
 
     One labeler judges each pair, knowing neither model; ratings do not depend on the order.
     """
-    hits, counts, gold_hits, gold_counts = [], [], 0, 0
+    hits, counts, truths = [], [], []
     for i, (prompt, a, b) in enumerate(zip(prompts, one, other)):
         labeler = LABELERS // 2 + i % (LABELERS // 2)
         x, y = rate(labeler, prompt, [a, b], seed)
         hits.append(x > y)
         counts.append(x != y)
-        truth = gold(prompt, a) - gold(prompt, b)
-        gold_hits, gold_counts = gold_hits + (truth > 0), gold_counts + (truth != 0)
+        truths.append(gold(prompt, a) - gold(prompt, b))
+    by_gold = [truth > 0 for truth in truths if truth != 0]
     topics = list(map(world.topic, prompts))
-    return {**interval(hits, counts, topics), "gold": gold_hits / max(1, gold_counts)}
+    return {**interval(hits, counts, topics),
+            "gold": sum(by_gold) / len(by_gold) if by_gold else None}  # fmt: skip
 
 
 def verdict(metric: str, difference: dict) -> str:

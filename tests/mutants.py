@@ -251,8 +251,8 @@ MUTANTS = [
     # ----------------------------------------------------- evaluate.py and data/, bugs of judges
     ("data/judges.py", "hits.append(x > y)", "hits.append(y > x)", JUDGES, "win"),
     ("data/judges.py", "counts.append(x != y)", "counts.append(1)", JUDGES, "win"),
-    ("data/judges.py", "truth = gold(prompt, a) - gold(prompt, b)",
-     "truth = gold(prompt, b) - gold(prompt, a)", JUDGES, "win"),
+    ("data/judges.py", "truths.append(gold(prompt, a) - gold(prompt, b))",
+     "truths.append(gold(prompt, b) - gold(prompt, a))", JUDGES, "win"),
     ("data/judges.py", "(d > 0) == (e > 0)", "(d > 0) != (e > 0)", JUDGES, "concordance"),
     ("data/judges.py", "abs(x - y) > clear and (ties or a != b)",
      "abs(x - y) >= clear and (ties or a != b)", JUDGES, "concordance"),

@@ -293,3 +293,33 @@ def test_help_lists_every_setting_with_its_meaning(name, capsys):
     assert done.value.code == 0
     for field in dataclasses.fields(step.Config):
         assert "--" + field.name.replace("_", "-") in printed
+
+
+def test_a_number_has_the_limits_of_its_setting(capsys):
+    """Learning rates may be 0 and counts not, whatever their names."""
+    for name, flag, value, says in (
+        ("ppo", "--warmup", -1, "--warmup must be 0 or more and a finite number"),
+        ("ppo", "--value-warmup", -1, "--value-warmup must be 0 or more and a finite number"),
+        ("ppo", "--iterations", 0, "--iterations must be 1 or more"),
+        ("pretrain", "--warmup", -0.5, "--warmup must be 0 or more"),
+        ("pretrain", "--tokens", 0, "--tokens must be 1 or more"),
+        ("pretrain", "--lr", "inf", "--lr must be 0 or more and a finite number"),
+        ("sft", "--seed", -1, "--seed must be 0 or more"),
+    ):
+        step = importlib.import_module(name)
+        with pytest.raises(SystemExit) as error:
+            run(step.Config, step.main, [flag, str(value), "--out", "nowhere"])
+        assert error.value.code == 2 and says in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("folder", [(), ("tests",)])
+@pytest.mark.parametrize("start", [
+    (sys.executable, "-m", "pytest"), (Path(sys.executable).with_name("pytest"),),
+])  # fmt: skip
+def test_the_default_tests_run_however_pytest_is_called(start, folder):
+    command = [*start, *folder, "--collect-only", "-q", "-p", "no:cacheprovider"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout[-2000:]
+    assert "test_model.py" in done.stdout and "deselected" in done.stdout
+    for slow in ("test_mutants_are_caught", "test_kills_at_random", "test_peers", "test_fuzz"):
+        assert slow not in done.stdout

@@ -175,3 +175,29 @@ def test_an_interval_over_topics_is_as_wide_as_the_topics_are_few():
     widths = [entry["high"] - entry["low"] for entry in (alone, together)]
     assert 0.17 < widths[0] < 0.22 and 0.5 < widths[1] < 0.7  # 2 * 1.96 * 0.5 / sqrt(100 or 10)
     assert judges.interval(hits, topics=range(100)) == alone
+
+
+def ends(entry) -> tuple:
+    return round(entry["low"], 4), round(entry["high"], 4)
+
+
+def test_where_all_are_alike_an_interval_has_wilsons_ends():
+    # Wilson's upper end of 0 of n is z^2 / (n + z^2) with z = 1.96.
+    assert ends(judges.interval([0.0] * 400)) == (0, 0.0095)
+    assert ends(judges.interval([1, 1, 1])) == (0.4385, 1)
+    assert ends(judges.interval([1.0] * 400)) == (0.9905, 1)
+    # Pairs of one prompt, and prompts of one topic, are drawn together, so they count once.
+    assert ends(judges.interval([5, 0, 5, 5], [5, 0, 5, 5])) == (0.4385, 1)
+    assert ends(judges.interval([0.0] * 400, topics=[0, 1, 2, 2] * 100)) == (0, 0.5615)
+    # A difference that is 0 everywhere may be of either sign.
+    assert ends(judges.interval([0.0] * 400, signed=True)) == (-0.0095, 0.0095)
+    assert ends(judges.interval([0.5] * 400)) == (0.4905, 0.5095)
+    mixed = judges.interval([0.0] * 399 + [1.0])
+    assert mixed["low"] == 0 < mixed["value"] == 1 / 400 < mixed["high"] < 0.02
+
+
+def test_an_interval_of_nothing_has_no_value():
+    nothing = {"value": None, "low": None, "high": None, "n": 0}
+    assert judges.interval([]) == judges.interval([0, 0], [0, 0]) == nothing
+    same = judges.win_rate([LEMON], ["A lemon is yellow."], ["A lemon is yellow."], 0)
+    assert same == {**nothing, "gold": None}

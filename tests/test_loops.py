@@ -282,3 +282,55 @@ def test_ptx_adds_the_coefficient_times_the_gradient_of_the_webs_loss(folder, mo
     assert len(seen[0]) == len(expected) > 5
     for one, other in zip(seen[0], expected):
         torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-6)
+
+
+def test_ptx_rows_fit_a_model_of_a_short_context(folder, monkeypatch):
+    monkeypatch.setattr(ppo.make, "corpus", lambda count: ["one is one. " * 99])
+    run_ppo(folder, ptx_coef=0.5)  # a context of 64, where a row has 128 tokens at most
+    assert not same_weights(model(folder, "sft"), model(folder, "ppo_ptx"))
+
+
+def test_no_learning_rate_is_negative_while_the_value_network_learns_alone(folder, monkeypatch):
+    rates, update = [], ppo.value_loss
+
+    def watched(*args):
+        rates.extend(g["lr"] for optimizer in optimizers for g in optimizer.param_groups)
+        return update(*args)
+
+    optimizers, start = [], torch.optim.Adam.__init__
+
+    def started(self, *args, **options):
+        start(self, *args, **options)
+        optimizers.append(self)
+
+    monkeypatch.setattr(torch.optim.Adam, "__init__", started)
+    monkeypatch.setattr(ppo, "value_loss", watched)
+    run_ppo(folder, warmup=2, value_warmup=4, lr=1e-3)
+    assert len(optimizers) == 2 and min(rates) > 0 and len(rates) >= 20
+
+
+def test_scores_and_lengths_that_do_not_vary_have_no_correlation(folder):
+    """A correlation of NaN would be no JSON."""
+    metrics = run_reward(folder)  # what is held out has lengths of 1 and 2 words
+    assert -1 <= metrics["length_correlation"] <= 1
+    ranked = [{"prompt": f"Say {word}.", "chosen": "yes", "rejected": "no"} for word in WORDS * 2]
+    write_jsonl(folder / "ranked.jsonl", ranked)
+    assert "length_correlation" not in run_reward(folder)
+    for line in (folder / "reward.jsonl").read_text().splitlines():
+        json.loads(line, parse_constant=lambda name: pytest.fail(f"{name} is no JSON"))
+    with pytest.raises(ValueError):
+        write_jsonl(folder / "a.jsonl", [{"loss": float("nan")}])
+
+
+def test_checkpoints_say_what_they_were_trained_from(folder):
+    checksums = {name: load(folder / f"{name}.pt", "", TOKENIZER.size)[1]["checksum"]
+                 for name in ("base", "sft", "reward")}  # fmt: skip
+    for run, name, parents in (
+        (run_sft, "sft", ["base"]), (run_reward, "reward", ["sft"]),
+        (run_ppo, "ppo", ["reward", "sft"]),
+    ):  # fmt: skip
+        run(folder)
+        extra = load(folder / f"{name}.pt", "", TOKENIZER.size)[1]
+        assert extra["made_from"] == {parent: checksums[parent] for parent in parents}
+        checksums[name] = extra["checksum"]
+    assert len(set(checksums.values())) == 4
