@@ -198,7 +198,8 @@ def start_weights(model: GPT) -> None:
     for attention in (block.attention for block in model.blocks):
         q, k, v = attention.qkv.weight.chunk(3)
         k.copy_(q)
-        attention.proj.weight.copy_(v.T / residual)
+        # Assigned, not copied: another layout in memory rounds otherwise than the published runs.
+        attention.proj.weight.data = v.T / residual
 
 
 def sinusoids(context: int, width: int):

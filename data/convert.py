@@ -3,7 +3,8 @@
     python -m data.convert --gpt2 path/to/gpt2 --out out/gpt2    writes base.pt and the vocabulary
     python -m data.convert --folder exported                     out/ppo.pt and out/reward.pt
 
-A GPT-2 folder has model.safetensors, vocab.json, merges.txt and config.json. The exported folders
+A GPT-2 folder has model.safetensors, vocab.json, merges.txt and config.json. Near the paper's are
+--lr 1e-5 for sft.py and reward.py, --lr 5e-6 --value-lr 9e-6 for ppo.py. The exported folders
 load with AutoModelForCausalLM, AutoModelForSequenceClassification and AutoTokenizer, so that TRL,
 OpenRLHF or vLLM can take over. PAD has a row in their embeddings, and so a logit, which must not be
 sampled: generation_config.json suppresses it.

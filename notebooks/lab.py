@@ -1,6 +1,6 @@
 """What the notebooks share: the repository's root, the checkpoints they look at, and colours.
 
-They need the chain's checkpoints in out/, made by the README's first command. With FAST=1 in the
+They need the chain's checkpoints in out/, made by the README's long command. With FAST=1 in the
 environment they make their own in out/fast instead, with the one-minute preset: everything runs,
 nothing is learned well.
 """
@@ -14,7 +14,7 @@ ROOT = Path(__file__).resolve().parent.parent
 FAST = bool(os.environ.get("FAST"))
 OUT = ROOT / "out" / "fast" if FAST else ROOT / "out"
 MADE_BY = {"base": "pretrain", "sft": "sft", "reward": "reward", "ppo": "ppo"}
-# Told apart by everybody, also in gray; the figures are white, on light and dark pages alike.
+# Okabe and Ito's, told apart by everybody; the figures are white, on light and dark pages alike.
 BLUE, ORANGE, GREEN, GRAY = "#0072b2", "#e69f00", "#009e73", "#777777"
 
 sys.path.insert(0, str(ROOT))

@@ -1,13 +1,14 @@
-"""The published run: all that the README's tables and pictures are drawn from.
+"""The published run: all that the tables and pictures of this folder's README are drawn from.
 
-    python notebooks/published.py                   every part, a few hours on two CPU cores
-    python notebooks/published.py seed0 optimum     these parts alone
-    python notebooks/draw.py                        draws them
+    python notebooks/published/run.py                   every part, a few hours on two CPU cores
+    python notebooks/published/run.py seed0 optimum     these parts alone
+    python notebooks/published/draw.py                  draws them
 
 A part calls the scripts as a user would, with checkpoints in out/published/, and writes its figures
-to notebooks/published/PART.json. A part whose file is there is left alone: delete it to run anew.
+to PART.json beside this file. A part whose file is there is left alone: delete it to run anew.
 
     seedN      the chain and its evaluation
+    chain      seed 0's checkpoints in half precision, and what each model answers to PROMPT
     roundsN    two rounds more and PPO-ptx, evaluated beside it
     longer     seed 0's chain with three times as many tokens of pretraining
     longer_rounds  the same as roundsN for it
@@ -21,8 +22,11 @@ to notebooks/published/PART.json. A part whose file is there is left alone: dele
 import itertools
 import json
 import math
+import platform
 import random
+import re
 import shutil
+import subprocess
 import sys
 import time
 from pathlib import Path
@@ -30,30 +34,28 @@ from pathlib import Path
 import numpy as np
 import torch
 
-ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT))
+RESULTS = Path(__file__).resolve().parent
+sys.path.insert(0, str(RESULTS.parent))
+
+from lab import ROOT  # noqa: E402, which makes the scripts importable
 
 import evaluate  # noqa: E402
 import ppo  # noqa: E402
 import pretrain  # noqa: E402
 import reward  # noqa: E402
 import sft  # noqa: E402
-from data import world  # noqa: E402
-from data.checkpoints import load  # noqa: E402
+from data import checkpoints, world  # noqa: E402
 from data.files import UserError, read_jsonl, write_jsonl, write_text  # noqa: E402
-from data.labelers import LABELERS, demonstration, gold, interval, rate  # noqa: E402
+from data.judges import interval, win_rate  # noqa: E402
+from data.labelers import LABELERS, demonstration, gold, rate  # noqa: E402
 from data.tokenizer import Tokenizer  # noqa: E402
-from model import join  # noqa: E402
+from model import sample_responses, score_texts, tokens_and_mask  # noqa: E402
 
-RUNS, RESULTS = ROOT / "out" / "published", ROOT / "notebooks" / "published"
-STEPS = {
-    "pretrain": pretrain,
-    "sft": sft,
-    "reward": reward,
-    "ppo": ppo,
-    "evaluate": evaluate,
-}
+RUNS, TOKENIZER, MAX_NEW = ROOT / "out" / "published", Tokenizer(), evaluate.Config.max_new
+STEPS = {module.__name__: module for module in (pretrain, sft, reward, ppo, evaluate)}
 SEEDS, PTX, OTHER_PTX = (0, 1, 2), 0.5, (0.1, 2.0)
+HELD_OUT = LABELERS // 2  # the first labeler whose rankings train nothing
+PROMPT = "Thank Carl for the cup in a letter."
 LONGER = 3 * pretrain.Config.tokens
 SHARES = {"none careless": 0.0, "a quarter careless": 0.25, "half careless": 0.5}
 BETAS, LONG = (0.0, 0.05, 0.15), 200  # of over-optimisation: coefficients of KL, iterations
@@ -70,83 +72,115 @@ def copied(source: Path, name: str, *files: str) -> Path:
     return folder
 
 
+def opened(path: str | Path):
+    return checkpoints.load(path, "python notebooks/published/run.py", TOKENIZER.size)[0]
+
+
 def answers(path: Path, prompts: list[str], seed: int = 0) -> list[str]:
-    tokenizer = Tokenizer()
     torch.manual_seed(seed)
-    model, _ = load(path, "python notebooks/published.py", tokenizer.size)
-    return evaluate.answer_all(model, tokenizer, prompts, 64)
+    return evaluate.answer_all(opened(path), TOKENIZER, prompts, MAX_NEW)
+
+
+def over(prompts: list[str], values, signed: bool = False) -> dict:
+    """The mean of a value per prompt and its interval; prompts on the same are drawn together."""
+    return interval(values, topics=list(map(world.topic, prompts)), signed=signed)
+
+
+def scored_samples(out: Path, prompts: list[str], count: int, seed: int):
+    """`count` SFT answers to each prompt, and the reward model's scores of them (prompts,count)."""
+    torch.manual_seed(seed)
+    judge, policy = opened(out / "reward.pt"), opened(out / "sft.pt")
+    groups = sample_responses(policy, TOKENIZER, prompts, [count] * len(prompts), MAX_NEW)
+    flat = [(p, t) for p, group in zip(prompts, groups) for t in group]
+    scores = score_texts(judge, TOKENIZER, *map(list, zip(*flat)))
+    return groups, np.array(scores).reshape(len(prompts), count)
 
 
 @torch.no_grad()
-def kl_to_sft(path: Path, sft_path: Path, prompts: list[str], texts: list[str]) -> float:
+def kl_to_sft(path: Path, prompts: list[str], texts: list[str], sft_path: Path) -> float:
     """The mean of log pi(y) - log pi_SFT(y) over a policy's own answers, in nats.
 
     Answers are encoded anew, and one that was cut off counts as if it had ended.
     """
-    tokenizer, logps = Tokenizer(), []
-    for file in (path, sft_path):
-        model, _ = load(file, "python notebooks/published.py", tokenizer.size)
-        rows = [tokenizer.prompt(p) for p in prompts], [tokenizer.response(t) for t in texts]
-        logps.append(model.logprobs(*join(*rows, tokenizer.pad, model.config.context)).sum(dim=1))
-    return (logps[0] - logps[1]).mean().item()
+    rows = [TOKENIZER.prompt(p) for p in prompts], [TOKENIZER.response(t) for t in texts]
+    policy, sft_model = opened(path), opened(sft_path)
+    batch = tokens_and_mask(*rows, TOKENIZER.pad, policy.config.context)
+    return (policy.logprobs(*batch) - sft_model.logprobs(*batch)).sum(dim=1).mean().item()
 
 
-def measured_kl(out: str, name: str, seed: int) -> float:
-    """The KL of a policy to its SFT model on validation prompts."""
-    file, prompts = Path(out) / f"{name}.pt", evaluate.read_prompts("valid")
-    return kl_to_sft(file, Path(out) / "sft.pt", prompts, answers(file, prompts, seed))
-
-
-def golds(path: Path, prompts: list[str], seed: int = 0) -> list[float]:
-    return [gold(p, t) for p, t in zip(prompts, answers(path, prompts, seed))]
-
-
-def rounds(out: str, seed: int, policies: str = "") -> None:
-    """Rounds 2 and 3 of steps 2 and 3."""
+def rounds(out: str | Path, seed: int, policies: list | None = None) -> None:
+    """Rounds 2 and 3 of steps 2 and 3, with comparisons of these policies or of the newest."""
     for number in (2, 3):
-        reward.main(reward.Config(out=out, seed=seed, round=number, policies=policies))
-        ppo.main(ppo.Config(out=out, seed=seed, round=number))
+        reward.main(reward.Config(out=str(out), seed=seed, round=number), policies)
+        ppo.main(ppo.Config(out=str(out), seed=seed, round=number))
 
 
 def chain(run: str, seed: int, **pretraining) -> dict:
     """From random weights to the evaluation."""
-    out, seconds, start = str(RUNS / run), {}, time.time()
+    out, seconds, start, valid = RUNS / run, {}, time.time(), evaluate.read_prompts("valid")
     for name, step in STEPS.items():
         settings = pretraining if step is pretrain else {}
-        results = step.main(step.Config(out=out, seed=seed, **settings))
+        results = step.main(step.Config(out=str(out), seed=seed, **settings))
         seconds[name], start = time.time() - start, time.time()
-    histories = {name: read_jsonl(f"{out}/{name}.jsonl") for name in ("pretrain", "reward", "ppo")}
-    return {**results, "step_seconds": seconds, "kl": measured_kl(out, "ppo", seed),
-            "histories": histories, "calibration": calibration(out, seed)}  # fmt: skip
+    histories = {name: read_jsonl(out / f"{name}.jsonl") for name in ("pretrain", "reward", "ppo")}
+    kl = kl_to_sft(out / "ppo.pt", valid, answers(out / "ppo.pt", valid, seed), out / "sft.pt")
+    return {**results, "step_seconds": seconds, "kl": kl, "histories": histories,
+            "calibration": calibration(out, seed)}  # fmt: skip
+
+
+def shipped(seed: int = 0) -> dict:
+    """The chain's checkpoints for the repository, how they were made, and a sample of answers."""
+    source, folder = RUNS / f"seed{seed}", RESULTS / "chain"
+    if not source.exists():
+        chain(f"seed{seed}", seed)
+    for file in ("base.pt", "sft.pt", "reward.pt", "ppo.pt"):
+        content = checkpoints.read(source / file)
+        for name, tensor in content["weights"].items():
+            content["weights"][name] = tensor.half() if tensor.is_floating_point() else tensor
+        checkpoints.write(folder / file, content)
+    shutil.copy(source / "evaluate.json", folder / "evaluate.json")
+    write_text(folder / "made.json", json.dumps(made(source, seed), indent=1) + "\n")
+    texts = evaluate.main(evaluate.Config(out=str(folder), prompt=PROMPT))
+    found = {name: {"answer": text, "gold": gold(PROMPT, text)} for name, text in texts.items()}
+    return {"prompt": PROMPT, "seed": seed, "answers": found}
+
+
+def made(source: Path, seed: int) -> dict:
+    """The command and the machine behind a chain, and the seconds of each step."""
+    evaluated = json.loads((source / "evaluate.json").read_text(encoding="utf-8"))
+    trained = {n: read_jsonl(source / f"{n}.jsonl")[-1]["seconds"] for n in list(STEPS)[:-1]}
+    file, git = Path("/proc/cpuinfo"), shutil.which("git")
+    cpu = re.search(r"model name\s*: (.+)", file.read_text() if file.exists() else "")
+    head = git and subprocess.run([git, "rev-parse", "HEAD"], cwd=ROOT, capture_output=True)
+    return {
+        "command": "python notebooks/published/run.py chain",
+        "seed": seed,
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "threads": torch.get_num_threads(),
+        "cpu": cpu[1] if cpu else platform.processor(),
+        "seconds": {**trained, "evaluate": evaluated["seconds"]},
+        "commit": head.stdout.decode().strip() if head else "",
+    }
 
 
 def further(run: str, seed: int) -> dict:
     """Rounds 2 and 3 and PPO-ptx, with the evaluation of all models."""
-    out, start = str(RUNS / run), time.time()
+    out = str(RUNS / run)
     rounds(out, seed)
-    seconds = time.time() - start
     ppo.main(ppo.Config(out=out, seed=seed, ptx_coef=PTX))
-    kl = {name: measured_kl(out, name, seed) for name in ("ppo2", "ppo3", "ppo_ptx")}
-    results = evaluate.main(evaluate.Config(out=out, seed=seed))
-    return {**results, "round_seconds": seconds, "kl": kl}
+    return evaluate.main(evaluate.Config(out=out, seed=seed))
 
 
-def calibration(out: str, seed: int, bins: int = 10) -> list[dict]:
+def calibration(out: Path, seed: int, bins: int = 10) -> list[dict]:
     """Of pairs with a predicted preference, how many held-out labelers then preferred so."""
-    tokenizer = Tokenizer()
-    torch.manual_seed(seed)
-    model, _ = load(f"{out}/reward.pt", "python reward.py", tokenizer.size)
-    policy, _ = load(f"{out}/sft.pt", "python sft.py", tokenizer.size)
     prompts = evaluate.read_prompts("valid")
-    both = reward.sample_responses(policy, tokenizer, prompts, [6] * len(prompts), 64)
-    flat = [(p, t) for p, texts in zip(prompts, both) for t in texts]
-    scores = np.array(reward.score_texts(model, tokenizer, *map(list, zip(*flat))))
+    groups, scores = scored_samples(out, prompts, 6, seed)
     hits: list[list] = [[] for _ in range(bins)]
-    for i, (prompt, texts) in enumerate(zip(prompts, both)):
-        ratings = rate(LABELERS // 2 + i % (LABELERS // 2), prompt, texts, seed)
-        mine = scores[6 * i : 6 * i + 6]
+    for i, (prompt, texts) in enumerate(zip(prompts, groups)):
+        ratings = rate(HELD_OUT + i % HELD_OUT, prompt, texts, seed)
         for a, b in itertools.combinations(range(6), 2):
-            chance = 1 / (1 + math.exp(mine[b] - mine[a]))
+            chance = 1 / (1 + math.exp(scores[i, b] - scores[i, a]))
             if ratings[a] != ratings[b]:
                 where = min(bins - 1, int(bins * chance))
                 hits[where].append((chance, ratings[a] > ratings[b], world.topic(prompt)))
@@ -164,38 +198,32 @@ def control(seed: int) -> dict:
     source, test = RUNS / f"seed{seed}", evaluate.read_prompts("test")
     out = copied(source, f"control{seed}", "sft.pt", "comparisons.jsonl", "reward.pt", "ppo.pt")
     folders, results = {"newest": source, "control": out}, {}
-    for folder, policies in ((source, ""), (out, str(out / "sft.pt"))):
+    for folder, policies in ((source, None), (out, [opened(out / "sft.pt")])):
         if not (folder / "ppo3.pt").exists():
-            rounds(str(folder), seed, policies)
+            rounds(folder, seed, policies)
     for number in (2, 3):
-        texts = {name: answers(folder / f"ppo{number}.pt", test, seed)
-                 for name, folder in folders.items()}  # fmt: skip
-        true = {name: [gold(p, t) for p, t in zip(test, texts[name])] for name in folders}
-        true["gain"] = np.subtract(true["newest"], true["control"])
-        entry = {name: interval(x, topics=topics(test)) for name, x in true.items()}
-        wins = evaluate.win_rate(test, texts["newest"], texts["control"], seed, LABELERS // 2)
+        file = f"ppo{number}.pt"
+        texts = {name: answers(folder / file, test, seed) for name, folder in folders.items()}
+        true = {name: evaluate.golds(test, found) for name, found in texts.items()}
+        entry = {name: over(test, values) for name, values in true.items()}
+        entry["gain"] = over(test, np.subtract(true["newest"], true["control"]), signed=True)
+        wins = win_rate(test, texts["newest"], texts["control"], seed)
         results[f"round {number}"] = {**entry, "newest/control": wins}
     return results
 
 
 def ptx(seed: int) -> dict:
     """Gold and the skills of the web at other coefficients of the pretraining gradient."""
-    results, tokenizer = {}, Tokenizer()
-    prompts = evaluate.read_prompts("test")
+    results, test = {}, evaluate.read_prompts("test")
     closed = evaluate.read_prompts("probes/closed_qa")
     for coef in OTHER_PTX:
         out = copied(RUNS / f"seed{seed}", f"ptx{seed}_{coef}", "sft.pt", "reward.pt")
         ppo.main(ppo.Config(out=str(out), seed=seed, ptx_coef=coef))
-        model, _ = load(out / "ppo_ptx.pt", "python ppo.py --ptx-coef", tokenizer.size)
-        skills = evaluate.taxes(model, tokenizer, closed, 400, 64)
-        entry = {"gold": interval(golds(out / "ppo_ptx.pt", prompts, seed), topics=topics(prompts))}
-        entry |= {name: interval(values) for name, values in skills.items()}
-        results[str(coef)] = {**entry, "kl": measured_kl(str(out), "ppo_ptx", seed)}
+        skills = evaluate.taxes(opened(out / "ppo_ptx.pt"), TOKENIZER, closed, 400, MAX_NEW)
+        true = evaluate.golds(test, answers(out / "ppo_ptx.pt", test, seed))
+        entry = {"gold": over(test, true), **{name: interval(x) for name, x in skills.items()}}
+        results[str(coef)] = entry
     return results
-
-
-def topics(prompts: list[str]) -> list:
-    return list(map(world.topic, prompts))
 
 
 def room(seed: int = 0) -> dict:
@@ -217,13 +245,10 @@ def room(seed: int = 0) -> dict:
         reward.main(reward.Config(out=out, seed=seed, demonstrations=str(file)))
         ppo.main(ppo.Config(out=out, seed=seed))
         texts = {step: answers(folder / f"{step}.pt", test, seed) for step in ("sft", "ppo")}
-        entry = {step: interval([gold(p, t) for p, t in zip(test, texts[step])],
-                                topics=topics(test)) for step in texts}  # fmt: skip
-        others = {"ppo/sft": texts["ppo"], "right/sft": evaluate.right_answers(test)}
-        entry |= {pair: evaluate.win_rate(test, one, texts["sft"], seed, LABELERS // 2)
-                  for pair, one in others.items()}  # fmt: skip
-        kl = measured_kl(out, "ppo", seed)
-        results[name] = {**entry, "kl": kl, "demonstrations": len(pairs)}
+        entry = {step: over(test, evaluate.golds(test, found)) for step, found in texts.items()}
+        for one, found in (("ppo", texts["ppo"]), ("right", evaluate.right_answers(test))):
+            entry[f"{one}/sft"] = win_rate(test, found, texts["sft"], seed)
+        results[name] = {**entry, "demonstrations": len(pairs)}
     return results
 
 
@@ -259,24 +284,22 @@ def faults(seed: int = 0) -> dict:
             vars(ppo).update(right)
         lines = read_jsonl(out / "ppo.jsonl")[-10:]
         means = {key: float(np.mean([line[key] for line in lines])) for key in lines[0]}
-        true = golds(out / "ppo.pt", prompts, seed)
-        results[name] = {**means, "gold": interval(true, topics=topics(prompts))}
+        true = evaluate.golds(prompts, answers(out / "ppo.pt", prompts, seed))
+        results[name] = {**means, "gold": over(prompts, true)}
     return results
 
 
 def optimum(seed: int = 0) -> dict:
     """The score of reward models from few and many comparisons, and gold, as KL grows."""
-    source, results, tokenizer = RUNS / f"seed{seed}", {}, Tokenizer()
-    prompts = evaluate.read_prompts("valid")
+    results, prompts = {}, evaluate.read_prompts("valid")
     for count in (FEW, MANY):
-        out = copied(source, f"optimum{count}", "sft.pt")
+        out = copied(RUNS / f"seed{seed}", f"optimum{count}", "sft.pt")
         reward.main(reward.Config(out=str(out), seed=seed, count=count))
-        model, _ = load(out / "reward.pt", "python reward.py", tokenizer.size)
+        judge = opened(out / "reward.pt")
 
         def scored(texts: list[str]) -> dict:
-            scores = reward.score_texts(model, tokenizer, prompts, texts)
-            true = [gold(p, t) for p, t in zip(prompts, texts)]
-            return {"score": float(np.mean(scores)), "gold": float(np.mean(true))}
+            both = score_texts(judge, TOKENIZER, prompts, texts), evaluate.golds(prompts, texts)
+            return {name: float(np.mean(x)) for name, x in zip(("score", "gold"), both)}
 
         curves = {"start": scored(answers(out / "sft.pt", prompts, seed))}
         for beta in BETAS:
@@ -285,7 +308,7 @@ def optimum(seed: int = 0) -> dict:
             for number in range(10, LONG + 1, 10):
                 file = out / "snapshots" / f"ppo_{number}.pt"
                 texts = answers(file, prompts, seed)
-                kl = kl_to_sft(file, out / "sft.pt", prompts, texts)
+                kl = kl_to_sft(file, prompts, texts, out / "sft.pt")
                 curve.append({"iteration": number, "kl": kl, **scored(texts)})
             curves[f"beta {beta}"] = curve
             examples = random.Random(seed).sample(list(zip(prompts, texts)), 8)
@@ -298,18 +321,11 @@ def optimum(seed: int = 0) -> dict:
 
 def best_of_n(out: Path, prompts: list[str], seed: int) -> list[dict]:
     """The best of n SFT samples by score: its score and gold, unbiased from 64 samples each."""
-    tokenizer, most = Tokenizer(), max(BEST_OF)
-    torch.manual_seed(seed)
-    model, _ = load(out / "reward.pt", "python reward.py", tokenizer.size)
-    policy, _ = load(out / "sft.pt", "python sft.py", tokenizer.size)
-    texts = reward.sample_responses(policy, tokenizer, prompts, [most] * len(prompts), 64)
-    flat = [(p, t) for p, group in zip(prompts, texts) for t in group]
-    scores = np.array(reward.score_texts(model, tokenizer, *map(list, zip(*flat))))
-    true = np.array([gold(p, t) for p, t in flat]).reshape(len(prompts), most)
-    scores = scores.reshape(len(prompts), most)
+    most, points = max(BEST_OF), []
+    groups, scores = scored_samples(out, prompts, most, seed)
+    true = np.array([evaluate.golds([p] * most, group) for p, group in zip(prompts, groups)])
     order = scores.argsort(axis=1)
     ranked = [np.take_along_axis(values, order, axis=1).mean(axis=0) for values in (scores, true)]
-    points = []
     for n in BEST_OF:
         # The i-th lowest of all is the best of n in C(i, n-1) of C(most, n) choices.
         chances = np.array([math.comb(i, n - 1) for i in range(most)]) / math.comb(most, n)
@@ -321,6 +337,7 @@ def best_of_n(out: Path, prompts: list[str], seed: int) -> list[dict]:
 
 PARTS = {
     **{f"seed{seed}": lambda seed=seed: chain(f"seed{seed}", seed) for seed in SEEDS},
+    "chain": shipped,
     **{f"rounds{seed}": lambda seed=seed: further(f"seed{seed}", seed) for seed in SEEDS},
     **{f"ptx{seed}": lambda seed=seed: ptx(seed) for seed in SEEDS},
     **{f"control{seed}": lambda seed=seed: control(seed) for seed in SEEDS[:2]},
