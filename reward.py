@@ -116,9 +116,13 @@ def known_prompts(path: str, count: int, skip: int = 0) -> list[str]:
 def collect(config: Config, policies: list[GPT], tokenizer: Tokenizer, rng: random.Random):
     """K responses per prompt from the policies in turn, each prompt's ranked by one labeler.
 
-    Returns (comparisons, held): records of prompt, completions, ranks and labeler, and of prompts
-    that are not trained on with four completions each of the last policy.
+    Returns (comparisons, held, metrics). Comparisons are records of prompt, completions, ranks and
+    labeler; they are written to the round's file, and those of earlier rounds join them. held are
+    prompts that are not trained on, with four completions each of the last policy.
     """
+    rounds = [Path(config.out) / f"{of_round('comparisons', n + 1)}.jsonl"
+              for n in range(config.round)]  # fmt: skip
+    earlier = [c for f in rounds[:-1] for c in read_jsonl(f, "prompt", "completions", "ranks")]
     # Every round asks other prompts.
     prompts = known_prompts(config.prompts, config.count, (config.round - 1) * config.count)
     valid = known_prompts(config.valid, max(1, config.count // 4))
@@ -135,8 +139,11 @@ def collect(config: Config, policies: list[GPT], tokenizer: Tokenizer, rng: rand
             comparisons.append(
                 {"prompt": prompt, "completions": texts, "ranks": ranks, "labeler": labeler}
             )
+    write_jsonl(rounds[-1], comparisons)
+    metrics = {"agreement": agreement(comparisons, config.seed)}
     texts = sample_responses(policies[-1], tokenizer, valid, [4] * len(valid), config.max_new)
-    return comparisons, [{"prompt": p, "completions": t} for p, t in zip(valid, texts)]
+    held = [{"prompt": p, "completions": t} for p, t in zip(valid, texts)]
+    return comparisons + earlier, held, metrics
 
 
 def read_comparisons(path: str) -> tuple[list[dict], list[dict]]:
@@ -279,19 +286,14 @@ def main(config: Config, policies: list[GPT] | None = None) -> dict:
     sft, parent = load_round(out, "ppo", 0, size, device)
     demonstrations = read_jsonl(config.demonstrations, "prompt", "completion")[:1000]
     check_room([tokenizer.prompt(d["prompt"]) for d in demonstrations], sft.config.context)
-    # 1. Comparisons: of your own, or ranked now and joined with those of earlier rounds.
-    metrics = {}
+    # 1. Comparisons.
     if config.comparisons:
         comparisons, held = read_comparisons(config.comparisons)
         check_room([tokenizer.prompt(c["prompt"]) for c in comparisons + held], sft.config.context)
+        metrics = {}
     else:
-        rounds = [out / f"{of_round('comparisons', n)}.jsonl" for n in range(1, config.round + 1)]
-        earlier = [c for f in rounds[:-1] for c in read_jsonl(f, "prompt", "completions", "ranks")]
         policies = policies or [load_round(out, "ppo", config.round - 1, size, device)[0]]
-        comparisons, held = collect(config, policies, tokenizer, rng)
-        write_jsonl(rounds[-1], comparisons)
-        metrics["agreement"] = agreement(comparisons, config.seed)
-        comparisons += earlier
+        comparisons, held, metrics = collect(config, policies, tokenizer, rng)
     metrics["sampling_seconds"] = time.time() - start
     print(f"{len(comparisons)} comparisons of {len(flat(comparisons))} responses "
           f"in {metrics['sampling_seconds']:.0f} s")  # fmt: skip
