@@ -42,7 +42,7 @@ from model import GPT, sample_responses, sample_texts, score_texts, tokens_and_m
 
 
 @dataclass
-class Config:
+class Config:  # a field is a flag: --seed; FAST is what --fast changes
     prompt: str = option("", "print every model's answer to this prompt, and nothing else")
     count: int = option(1200, "prompts of each test set and probe, at most")
     max_new: int = option(64, "longest response in tokens")
@@ -94,6 +94,8 @@ def load_models(config: Config, tokenizer: Tokenizer, device: str) -> dict[str, 
             print(f"left out: {path} was trained from another {older[0]}.pt; run {command} again")
         else:
             models[name], checksums[path.stem] = model, extra["checksum"]
+    if not models:
+        raise UserError(f"there is no model in {config.out}: run python pretrain.py first")
     return models
 
 

@@ -131,7 +131,8 @@ class GPT(nn.Module):
         """
         assert tokens.shape == mask.shape, f"tokens {tokens.shape} but mask {mask.shape}"
         chosen = mask[:, 1:] > 0  # (B,T-1)
-        logits = self.head(hidden_by_length(self, tokens)[:, :-1][chosen])  # (N,V)
+        hidden = hidden_by_length(self, tokens)  # as self.hidden, but faster
+        logits = self.head(hidden[:, :-1][chosen])  # (N,V)
         following = tokens[:, 1:][chosen]  # (N,)
         logp = torch.zeros(mask.shape, dtype=logits.dtype, device=mask.device)
         logp[:, 1:][chosen] = logits.log_softmax(dim=-1).gather(1, following[:, None]).squeeze(1)
@@ -178,6 +179,7 @@ def copy_body(source: GPT, target: GPT) -> GPT:
 def start_weights(model: GPT) -> None:
     """Sets the first weights, so that a small model soon learns to copy from its context.
 
+    (To be skipped at a first reading.)
     GPT-2's standard deviation of 0.02 suits its width of 768; here it is 1/sqrt(width). The rest is
     mimetic initialization (Trockman & Kolter 2023): a query starts as its own key, so a head looks
     for what is alike, and value and output projection make about the identity, so what a head finds
@@ -225,7 +227,8 @@ def tokens_and_mask(
 ):
     """Token lists of prompts and responses -> tokens (B,T) and the mask of response tokens (B,T).
 
-    A response is cut where the context ends. Raises ValueError for a prompt that leaves no room.
+    SFT, the reward model and PPO all use this mask. A response is cut where the context ends.
+    Raises ValueError for a prompt that leaves no room.
     """
     require_room(prompts, context)
     rows = [(p + r)[:context] for p, r in zip(prompts, responses)]
@@ -248,9 +251,9 @@ def last_token(mask):
 def draw_token(logits, temperature: float):
     """Draws a token from each row's softmax: (B,V) -> (B,) int64. Temperature 0: the likeliest.
 
-    It is the first one at which the cumulative probability exceeds a uniform number.
-    torch.multinomial draws from the same softmax, but on a CPU takes twelve times as long: a third
-    of the time of sampling.
+    It is the first one at which the cumulative probability exceeds a uniform number: where 0.2, 0.5
+    and 0.3 add up to 0.2, 0.7 and 1, a 0.6 draws the second. torch.multinomial draws from the same
+    softmax, but on a CPU takes twelve times as long, a third of the time of sampling.
     """
     if temperature == 0:
         return logits.argmax(dim=-1)
@@ -267,9 +270,12 @@ def generate(model: GPT, prompts: list[list[int]], max_new: int, eos: int, tempe
     The prompts may have unequal lengths: each row keeps its own positions, so nothing is padded on
     the left. There is no top-k or top-p. Raises ValueError for a prompt that leaves no room.
 
-    Plainly, every new token takes a forward pass over its whole row. Here the keys and values of
-    earlier tokens are kept in a cache, so each pass is over one token a row, and rows that are done
-    are dropped; tests/test_model.py has the plain way and compares.
+    The plain way, `slow_greedy` in tests/test_model.py, is a forward pass over the whole row for
+    every token. Here the keys and values of earlier tokens are kept in a cache, so each pass is
+    over one token a row, and rows that are done are dropped.
+
+    The temperature is no setting: `logprobs` is at 1, so in PPO both would have to change together,
+    for the policy and the SFT model. `sample_texts`, for steps 2 and 4, has a default of its own.
     """
     config, device = model.config, model.wte.weight.device
     require_room(prompts, config.context)
@@ -316,7 +322,7 @@ def remember(k, v, positions, cache):
     (B,H,M,D), and what each new token sees of them: visible (B,1,T,M).
     """
     rows = torch.arange(len(k), device=k.device)[:, None]  # (B,1), against positions (B,T)
-    # Two index tensors with a slice between them select (B,T,H,D), so k is turned to fit.
+    # Two index tensors with a slice between them select (B,T,H,D): indexed dimensions come first.
     cache[0][rows, :, positions] = k.transpose(1, 2)
     cache[1][rows, :, positions] = v.transpose(1, 2)
     visible = torch.arange(cache.shape[3], device=k.device) <= positions[:, None, :, None]
@@ -354,7 +360,7 @@ def hidden_by_length(model: GPT, tokens, parts: int = 4):
     for rows, mine in zip(order.chunk(parts), lengths.chunk(parts)):
         short = model.hidden(tokens[rows, : mine[-1]])
         hidden.append(F.pad(short, (0, 0, 0, tokens.shape[1] - short.shape[1])))
-    return torch.cat(hidden)[order.argsort()]
+    return torch.cat(hidden)[order.argsort()]  # in the order of the tokens again
 
 
 # ----------------------------------------------------- texts in and out, and a learning rate

@@ -7,10 +7,10 @@ PPO in five sentences. The policy answers prompts, and the reward model scores e
 each token the value network guesses what reward is still to come; a token after which things look
 better than guessed has a positive advantage, one after which they look worse a negative one. A
 gradient step makes tokens with a positive advantage more probable, and the others less. A token
-whose probability has changed by more than the clip range is left alone, since the answers would no
-longer be the policy's own. And a token costs a little where the policy finds it more probable than
-the SFT model does (the KL penalty), because the reward model is only right about answers like those
-it was trained on.
+whose probability has moved by more than the clip range, the way its advantage pushes, is pushed no
+further: the answers are of the older policy and say little about the newer one. And a token costs a
+little where the policy finds it more probable than the SFT model does (the KL penalty), because the
+reward model is only right about answers like those it was trained on.
 
 What is kept is a moving average of the policy's weights: single steps are noisy, their mean is not.
 
@@ -24,9 +24,10 @@ Differences from the paper
      than they gain. Adam's betas are (0.9, 0.999), not (0.9, 0.95); gradients are clipped to norm
      1 (the paper does not say).
   2. beta 0.15 instead of 0.02: it must fit the spread of the scores.
-  3. The value network learns alone for some iterations before the policy moves: the pairwise loss
-     leaves each prompt's offset free, so it starts far off. Its clip is in units of the spread (the
-     paper prints none for values).
+  3. The value network learns alone for some iterations before the policy moves. Rankings say only
+     which answer to a prompt is better, so scores of different prompts are not comparable, and the
+     copied network must first learn their level. Its clip is in units of the spread (the paper
+     prints none for values).
   4. A response without EOS gets the 1st percentile of the compared samples' scores.
   5. PPO-ptx mixes in one pretraining row per episode instead of 8, and its log-likelihood is a
      mean per token (the paper does not say), so the coefficient is near 1 and not 27.8.
@@ -59,7 +60,7 @@ from model import generate, last_token, pad_rows, tokens_and_mask
 
 
 @dataclass
-class Config:
+class Config:  # a field is a flag: --beta; FAST is what --fast changes
     prompts: str = option("data/prompts_ppo.jsonl", "JSONL of prompts to answer")
     round: int = option(1, "from 2 on: starts from the policy of the round before")
     iterations: int = option(60, "rollouts, each followed by one pass over its episodes")
@@ -118,7 +119,9 @@ def gae(rewards, values, mask, lam: float):
 
     rewards, values, mask (B,T) -> advantages, returns (B,T), 0 outside the mask.
     delta_t = r_t + V_{t+1} - V_t, A_t = delta_t + lam * A_{t+1}; V after the last token is 0.
-    Returns are advantages + values, before any whitening.
+    delta says how much better things look after a token than before. lam = 0 believes the value
+    network alone, lam = 1 waits for the real score. Returns, advantages + values before any
+    whitening, are what the value network should have said.
     """
     assert rewards.shape == values.shape == mask.shape
     advantages = torch.zeros_like(rewards)
@@ -142,8 +145,9 @@ def whiten(x, mask):
 def policy_loss(logp, old_logp, advantages, mask, clip: float):
     """PPO's clipped objective, to be minimised: (B,T) each -> scalar (Schulman et al. 2017).
 
-    The maximum of two losses is the minimum of two gains: the pessimistic one. No gradient flows
-    where the ratio is outside of 1 +- clip and moving further would raise the gain.
+    Before the first step the ratio is 1, and the gradient that of -advantage * logp: a positive
+    advantage makes its token more probable. The maximum of two losses is the pessimistic one: no
+    gradient flows where the ratio is outside of 1 +- clip and moving further would raise the gain.
     """
     ratio = (logp - old_logp).exp()
     unclipped = -advantages * ratio
@@ -152,7 +156,10 @@ def policy_loss(logp, old_logp, advantages, mask, clip: float):
 
 
 def value_loss(values, old_values, returns, mask, clip: float):
-    """Half the squared error, of the value or of its clipped move, whichever is worse: scalar."""
+    """Half the squared error, of the value or of its clipped move, whichever is worse: scalar.
+
+    A value further than `clip` from the old one gains nothing by it: no big jumps on noisy returns.
+    """
     moved = old_values + (values - old_values).clamp(-clip, clip)
     worse = torch.maximum((values - returns) ** 2, (moved - returns) ** 2)
     return 0.5 * masked_mean(worse, mask)
@@ -182,7 +189,8 @@ def rollout(policy, reference, value_net, reward_model, prompts, tokenizer, conf
     """Answers prompts and computes all that the update needs: a dict of tensors, (B,T) or (B,).
 
     Steps: 1. sample at temperature 1  2. log-probabilities of the policy (the "old" ones) and of
-    the reference, and values  3. score at the last token; without EOS the score is set to `floor`
+    the reference, and values  3. score at the last token; without EOS it is `floor`, or an answer
+    that was cut off could score well
     4. rewards = KL penalty per token + score at the end  5. advantages and returns  6. whitening.
     """
     responses = generate(policy, prompts, config.max_new, tokenizer.eos)
@@ -297,12 +305,13 @@ def main(config: Config) -> dict:
     name = "ppo_ptx" if config.ptx_coef else of_round("ppo", config.round)
     # Five networks: policy, its average, the frozen reference, the reward model, the value network.
     policy, before = load_round(out, "ppo", config.round - 1, tokenizer.size, device)
-    reference, sft = load_round(out, "ppo", 0, tokenizer.size, device)
-    reward_model, scale = load_round(out, "reward", config.round, tokenizer.size, device)
-    made_from = {"sft": sft["checksum"], of_round("reward", config.round): scale["checksum"]}
+    reference, sft = load_round(out, "ppo", 0, tokenizer.size, device)  # the SFT model
+    reward_model, scored = load_round(out, "reward", config.round, tokenizer.size, device)
+    made_from = {"sft": sft["checksum"], of_round("reward", config.round): scored["checksum"]}
     if config.round > 1:
         made_from[of_round("ppo", config.round - 1)] = before["checksum"]
-    average, value_net = copy.deepcopy(policy), copy.deepcopy(reward_model)
+    average = copy.deepcopy(policy)
+    value_net = copy.deepcopy(reward_model)  # the same head, read before each token
     policy_adam = torch.optim.Adam(policy.parameters(), lr=config.lr, fused=True)
     value_adam = torch.optim.Adam(value_net.parameters(), lr=config.value_lr, fused=True)
     prompts = [tokenizer.prompt(r["prompt"]) for r in read_jsonl(config.prompts, "prompt")]
@@ -310,6 +319,7 @@ def main(config: Config) -> dict:
     web = web_rows(config, tokenizer, policy.config.context)
     iterations = config.value_warmup + config.iterations
     batches, history = prompt_batches(prompts, config.episodes, iterations, rng), []
+    # resumable enumerates the batches and keeps the state for --resume.
     for number, asked in resumable(
         batches, out / f"{name}.state", config, history, policy=policy, average=average,
         value_net=value_net, policy_adam=policy_adam, value_adam=value_adam,
@@ -317,7 +327,7 @@ def main(config: Config) -> dict:
         iteration = number - config.value_warmup  # below 0 the value network trains alone
         # 1. Answers, and all that is computed of them before any step.
         batch = rollout(policy, reference, value_net, reward_model, asked, tokenizer, config,
-                        scale["floor"])  # fmt: skip
+                        scored["floor"])  # fmt: skip
         # 2. The policy's learning rate rises from a tenth.
         rise = min(1.0, 0.1 + 0.9 * iteration / config.warmup) if config.warmup else 1.0
         steps = []
@@ -343,7 +353,7 @@ def main(config: Config) -> dict:
             values = value_net.values(tokens, mask)
             value_adam.zero_grad()
             loss = value_loss(
-                values, mini["values"], mini["returns"], mask, config.clip * scale["spread"]
+                values, mini["values"], mini["returns"], mask, config.clip * scored["spread"]
             )
             loss.backward()
             torch.nn.utils.clip_grad_norm_(value_net.parameters(), 1.0)

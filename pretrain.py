@@ -38,7 +38,7 @@ TOKENS_PER_DOCUMENT = 45  # of the small web, rounded, so that hardly a document
 
 
 @dataclass
-class Config:
+class Config:  # a field is a flag: --seed; FAST is what --fast changes
     tokens: int = option(4_200_000, "training tokens")
     batch: int = option(256, "tokens per step, padding included")
     lr: float = option(1.5e-3, "peak learning rate of AdamW")

@@ -53,7 +53,7 @@ from model import (
 
 
 @dataclass
-class Config:
+class Config:  # a field is a flag: --k-min; FAST is what --fast changes
     prompts: str = option("data/prompts_reward.jsonl", "JSONL of prompts to compare responses to")
     valid: str = option("data/valid.jsonl", "JSONL of prompts that accuracy is measured on")
     demonstrations: str = option("data/demonstrations.jsonl", "their mean score becomes 0")
@@ -77,7 +77,7 @@ class Config:
 def beats_of(ranks):
     """(B,K) ranks -> (B,K,K) bool: entry i,j is true where response i beats response j."""
     # (B,K,1) against (B,1,K). "Less" and not "less or equal": a tie is no pair, and is dropped.
-    # A rank of 0 is padding.
+    # A rank of 0 is padding. It is never beaten, since no rank is lower, and must not win.
     return (ranks[:, :, None] < ranks[:, None, :]) & (ranks[:, :, None] > 0)
 
 
@@ -98,7 +98,7 @@ def bradley_terry_loss(scores, ranks):
 
 # -------------------------------------------------------------------------------- 1. comparisons
 def known_prompts(path: str, count: int, skip: int = 0) -> list[str]:
-    """The `count` prompts after the first `skip`, going on at the file's start behind its end.
+    """The `count` prompts after the first `skip`; behind the file's end comes its start.
 
     At most the whole file. Raises UserError for a prompt that no simulated labeler can judge.
     """
@@ -199,7 +199,7 @@ def train(config: Config, sft: GPT, comparisons: list[dict], tokenizer, rng, sta
         # One forward pass of every response, then all untied pairs of a prompt together.
         tokens, mask, ranks = collate(group, tokenizer, context, device)
         scores = torch.zeros(ranks.shape, device=device)  # (B,K)
-        scores[ranks > 0] = model.score(tokens, mask)
+        scores[ranks > 0] = model.score(tokens, mask)  # row by row, as collate put them
         loss = bradley_terry_loss(scores, ranks)
         optimizer.zero_grad()
         loss.backward()
@@ -219,7 +219,8 @@ def train(config: Config, sft: GPT, comparisons: list[dict], tokenizer, rng, sta
 def centre(model: ScalarGPT, tokenizer: Tokenizer, demonstrations: list[dict]) -> None:
     """Makes the mean score of demonstrations 0, in the head's bias, so it is saved with it.
 
-    The loss knows differences alone, so the model comes with any offset.
+    The loss knows differences alone, so the model comes with any offset. After this, as in the
+    paper, a score says better or worse than a demonstration.
     """
     pairs = [(d["prompt"], d["completion"]) for d in demonstrations]
     scores = score_texts(model, tokenizer, *zip(*pairs))
@@ -283,7 +284,7 @@ def main(config: Config, policies: list[GPT] | None = None) -> dict:
     seed = config.seed + 1000 * (config.round - 1)
     torch.manual_seed(seed)
     rng = random.Random(seed)
-    sft, parent = load_round(out, "ppo", 0, size, device)
+    sft, parent = load_round(out, "ppo", 0, size, device)  # round 0 is the SFT model
     demonstrations = read_jsonl(config.demonstrations, "prompt", "completion")[:1000]
     check_room([tokenizer.prompt(d["prompt"]) for d in demonstrations], sft.config.context)
     # 1. Comparisons.

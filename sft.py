@@ -19,7 +19,9 @@ Dimension key: B batch, T tokens.
 
 import random
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -32,7 +34,7 @@ from model import GPT, cosine, generate, tokens_and_mask
 
 
 @dataclass
-class Config:
+class Config:  # a field is a flag: --seed; FAST is what --fast changes
     demonstrations: str = option("data/demonstrations.jsonl", "JSONL of prompt and completion")
     epochs: int = option(3, "passes over the demonstrations")
     batch: int = option(8, "demonstrations per step")
@@ -67,11 +69,11 @@ def collate(pairs: list[tuple], pad: int, context: int, device: str, prompt_loss
 
 
 @torch.no_grad()
-def held_out_loss(model, pairs: list[tuple], *collating) -> float:
+def held_out_loss(model, pairs: list[tuple], batch_of: Callable) -> float:
     """`sft_loss` over all pairs, in nats per token."""
     total, count = 0.0, 0.0
     for at in range(0, len(pairs), 64):
-        tokens, mask = collate(pairs[at : at + 64], *collating)
+        tokens, mask = batch_of(pairs[at : at + 64])
         total += sft_loss(model, tokens, mask).item() * mask.sum().item()
         count += mask.sum().item()
     return total / count
@@ -86,7 +88,7 @@ def read_pairs(path: str, tokenizer: Tokenizer, context: int) -> tuple[list, lis
     pairs = [pair for i, pair in enumerate(pairs) if i % 10]
     if not pairs:
         raise UserError(f"{path} needs two or more demonstrations")
-    # A prompt that is trained on as well tells nothing; where all are, they have to do.
+    # Held out are those whose prompt is not trained on; if none is left, all of them.
     trained = {tuple(prompt) for prompt, _ in pairs}
     return pairs, [pair for pair in held if tuple(pair[0]) not in trained] or held
 
@@ -101,7 +103,8 @@ def main(config: Config) -> dict:
     context = model.config.context
     # 1. Demonstrations, in batches; every epoch shuffles anew.
     pairs, held = read_pairs(config.demonstrations, tokenizer, context)
-    collating = (tokenizer.pad, context, device, config.prompt_loss)
+    batch_of = partial(collate, pad=tokenizer.pad, context=context, device=device,
+                       prompt_loss=config.prompt_loss)  # fmt: skip
     groups = []
     for _ in range(config.epochs):
         rng.shuffle(pairs)
@@ -114,13 +117,13 @@ def main(config: Config) -> dict:
     ):
         for g in optimizer.param_groups:
             g["lr"] = config.lr * cosine(step, steps)
-        loss = sft_loss(model, *collate(group, *collating))
+        loss = sft_loss(model, *batch_of(group))
         optimizer.zero_grad()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
         if (step + 1) % config.log == 0 or step + 1 == steps:
-            held_loss = held_out_loss(model, held, *collating)
+            held_loss = held_out_loss(model, held, batch_of)
             history.append({"step": step + 1, "loss": loss.item(), "held_loss": held_loss})
             line = "step {step} | loss {loss:.3f} | held-out loss {held_loss:.3f}"
             tqdm.write(line.format(**history[-1]))

@@ -23,7 +23,8 @@ def anchors(file: Path) -> set[str]:
 @pytest.mark.parametrize("page", ["README.md", "data/README.md", "notebooks/published/README.md"])
 def test_links_lead_somewhere(page):
     file = ROOT / page
-    for target in re.findall(r"\]\(([^)]+)\)", file.read_text(encoding="utf-8")):
+    text = file.read_text(encoding="utf-8")
+    for target in re.findall(r"\]\(([^)]+)\)", text) + re.findall(r'src="([^"]+)"', text):
         if not target.startswith("https://"):
             path, _, anchor = target.partition("#")
             linked = file.parent / path if path else file
