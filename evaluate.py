@@ -34,7 +34,7 @@ import torch
 from tqdm import tqdm
 
 from data import judges, world
-from data.checkpoints import load, load_round, pick_device
+from data.checkpoints import check_parents, load, load_round, pick_device
 from data.files import UserError, check_room, option, read_jsonl, run, write_text
 from data.labelers import gold, sentences_of
 from data.tokenizer import Tokenizer
@@ -58,7 +58,7 @@ MODELS = {
     "sft": ("sft.pt", "python sft.py"),
     "ppo": ("ppo.pt", "python ppo.py"),
     # Evaluated where they are at hand.
-    "ppo_ptx": ("ppo_ptx.pt", "python ppo.py --ptx-coef"),
+    "ppo_ptx": ("ppo_ptx.pt", "python ppo.py --ptx-coef 0.5"),
     "round2": ("ppo2.pt", "python ppo.py --round 2"),
     "round3": ("ppo3.pt", "python ppo.py --round 3"),
 }
@@ -75,25 +75,24 @@ SHOTS = ("generation", "open_qa", "brainstorming", "chat")
 
 # ------------------------------------------------------------------------------------ the models
 def load_models(config: Config, tokenizer: Tokenizer, device: str) -> dict[str, GPT]:
-    """The models at hand by name. Raises UserError for a required one that is missing or stale.
+    """The models at hand by name; with a prompt to answer, none of them is required.
 
-    With a prompt to answer none is required. A model is stale if a checkpoint that it was trained
-    from has been trained anew; one that is not required is then left out.
+    One that cannot be used is left out, such as one whose parent has been trained anew. Raises
+    UserError if it is required.
     """
-    models, checksums = {}, {}
+    models = {}
     for name, (file, command) in MODELS.items():
         path = Path(config.out) / file
         required = name in REQUIRED and not config.prompt
-        if not required and not path.exists():
-            continue
-        model, extra = load(path, command, tokenizer.size, device, GPT)
-        older = [x for x, made in extra["made_from"].items() if checksums.get(x, made) != made]
-        if older and required:
-            raise UserError(f"{path} was trained from another {older[0]}.pt: run {command} again")
-        if older:
-            print(f"left out: {path} was trained from another {older[0]}.pt; run {command} again")
-        else:
-            models[name], checksums[path.stem] = model, extra["checksum"]
+        if required or path.exists():
+            try:
+                model, extra = load(path, command, tokenizer.size, device, GPT)
+                check_parents(path, extra["made_from"], command)
+                models[name] = model
+            except UserError as error:
+                if required:
+                    raise
+                print(f"left out: {error}")
     if not models:
         raise UserError(f"there is no model in {config.out}: run python pretrain.py first")
     return models
@@ -150,9 +149,13 @@ def answers_to(prompt: str, models: dict[str, GPT], tokenizer, config: Config) -
 
 def answer(config: Config, models: dict[str, GPT], tokenizer, device: str) -> dict:
     """Prints every model's answer to --prompt, with its reward once there is a reward model."""
-    reward_model = None
-    if (Path(config.out) / "reward.pt").exists():
-        reward_model, _ = load_round(Path(config.out), "reward", 1, tokenizer.size, device)
+    out = Path(config.out)
+    try:
+        reward_model, extra = load_round(out, "reward", 1, tokenizer.size, device)
+        check_parents(out / "reward.pt", extra["made_from"], "python reward.py")
+    except UserError as error:
+        reward_model = None
+        print(f"no rewards: {error}")
     answers = answers_to(config.prompt, models, tokenizer, config)
     for name, text in answers.items():
         reward = ""
@@ -224,6 +227,14 @@ def swapped(model, tokenizer, prompts: list[str], max_new: int) -> list[float]:
     return [float(judges.right(p, t)) for p, t in zip(new, texts)]
 
 
+def by_use(prompts: list[str], values: list) -> dict[str, list]:
+    """The values of each use case's prompts: {"gold_generation": [...], ...}"""
+    found: dict[str, list] = {}
+    for prompt, value in zip(prompts, values):
+        found.setdefault(f"gold_{world.parse(prompt).task.use}", []).append(value)
+    return found
+
+
 def measure(ask: Callable, model: GPT | None, tokenizer, asked: dict, config: Config):
     """A model's answers to the test prompts, and a value for each prompt of every metric.
 
@@ -232,11 +243,9 @@ def measure(ask: Callable, model: GPT | None, tokenizer, asked: dict, config: Co
     """
     texts = {name: ask(prompts) for name, prompts in asked.items()}
     values = {metric: golds(asked[file], texts[file]) for metric, file in SETS.items()}
-    uses = [world.parse(p).task.use for p in asked["test"]]
-    for use in dict.fromkeys(uses):
-        values[f"gold_{use}"] = [v for v, u in zip(values["gold"], uses) if u == use]
-    for metric, measure in judges.RATES.items():
-        values[metric] = [float(measure.judge(p, t)) for probe in measure.probes
+    values |= by_use(asked["test"], values["gold"])
+    for metric, rate in judges.RATES.items():
+        values[metric] = [float(rate.judge(p, t)) for probe in rate.probes
                           for p, t in zip(asked[probe], texts[probe])]  # fmt: skip
     if model is not None:
         closed = asked["closed_qa"]
@@ -248,11 +257,9 @@ def measure(ask: Callable, model: GPT | None, tokenizer, asked: dict, config: Co
 def topics_of(asked: dict[str, list[str]]) -> dict[str, list]:
     """Of each metric the topic of every prompt: prompts about the same are drawn together."""
     topics = {metric: list(map(world.topic, asked[file])) for metric, file in SETS.items()}
-    uses = [world.parse(p).task.use for p in asked["test"]]
-    for use in dict.fromkeys(uses):
-        topics[f"gold_{use}"] = [t for t, u in zip(topics["gold"], uses) if u == use]
-    for metric, measure in judges.RATES.items():
-        topics[metric] = [world.topic(p) for probe in measure.probes for p in asked[probe]]
+    topics |= by_use(asked["test"], topics["gold"])
+    for metric, rate in judges.RATES.items():
+        topics[metric] = [world.topic(p) for probe in rate.probes for p in asked[probe]]
     return topics
 
 
@@ -312,7 +319,7 @@ def main(config: Config) -> dict:
     scores = [sum(golds(valid, ask(valid))) for ask in tried]
     best = scores.index(max(scores))
     # 2. Every model answers every test set and every probe.
-    probes = [probe for measure in judges.RATES.values() for probe in measure.probes]
+    probes = [probe for rate in judges.RATES.values() for probe in rate.probes]
     files = {file: file for file in SETS.values()} | {x: f"probes/{x}" for x in probes}
     asked = {name: read_prompts(file)[: config.count] for name, file in files.items()}
     texts, values = {}, {}

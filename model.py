@@ -274,8 +274,9 @@ def generate(model: GPT, prompts: list[list[int]], max_new: int, eos: int, tempe
     every token. Here the keys and values of earlier tokens are kept in a cache, so each pass is
     over one token a row, and rows that are done are dropped.
 
-    The temperature is no setting: `logprobs` is at 1, so in PPO both would have to change together,
-    for the policy and the SFT model. `sample_texts`, for steps 2 and 4, has a default of its own.
+    No script has a flag for the temperature: `logprobs` is at 1, so in PPO both would have to
+    change together, for the policy and the SFT model. `sample_texts`, which step 2 and the
+    evaluation use, has a default of its own.
     """
     config, device = model.config, model.wte.weight.device
     require_room(prompts, config.context)

@@ -53,7 +53,7 @@ import torch
 from tqdm import tqdm
 
 from data import make
-from data.checkpoints import load_round, of_round, pick_device, resumable, save
+from data.checkpoints import check_parents, load_round, of_round, pick_device, resumable, save
 from data.files import UserError, check_room, option, read_jsonl, run, write_jsonl
 from data.tokenizer import Tokenizer
 from model import generate, last_token, pad_rows, tokens_and_mask
@@ -307,7 +307,9 @@ def main(config: Config) -> dict:
     policy, before = load_round(out, "ppo", config.round - 1, tokenizer.size, device)
     reference, sft = load_round(out, "ppo", 0, tokenizer.size, device)  # the SFT model
     reward_model, scored = load_round(out, "reward", config.round, tokenizer.size, device)
-    made_from = {"sft": sft["checksum"], of_round("reward", config.round): scored["checksum"]}
+    judge, rerun = of_round("reward", config.round), f"python reward.py --round {config.round}"
+    check_parents(out / f"{judge}.pt", scored["made_from"], rerun)
+    made_from = {"sft": sft["checksum"], judge: scored["checksum"]}
     if config.round > 1:
         made_from[of_round("ppo", config.round - 1)] = before["checksum"]
     average = copy.deepcopy(policy)

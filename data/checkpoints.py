@@ -60,6 +60,7 @@ def save(path: str | Path, model: GPT, made_from: dict[str, int], **extra) -> No
     `extra` are plain values to be kept with it.
     """
     path = Path(path)
+    check_finite([model], path)
     content = {"class": type(model).__name__, "config": asdict(model.config),
                "checksum": checksum(model), "made_from": made_from, **extra}  # fmt: skip
     write(path, {**content, "weights": model.state_dict()})
@@ -80,14 +81,31 @@ def load(path: str | Path, command: str, vocab_size: int, device="cpu", kind=Non
         found = {"GPT": GPT, "ScalarGPT": ScalarGPT}[content.pop("class")]
         model = found(GPTConfig(**content.pop("config"))).to(device)
         model.load_state_dict(content.pop("weights"))
-        content["checksum"], content["made_from"]
     except (KeyError, TypeError, ValueError, RuntimeError, ArithmeticError):
         raise UserError(f"{path} is not a checkpoint of this project") from None
     if kind not in (None, found):
         raise UserError(f"{path} is not a {'policy' if kind is GPT else 'reward model'}")
     if model.config.vocab_size != vocab_size:
         raise UserError(f"{path} was made with another vocabulary: run {command} again")
+    if "made_from" not in content:
+        raise UserError(f"{path} is of an older version: run {command} again")
     return model.eval(), content
+
+
+def check_parents(path: Path, made_from: dict[str, int], command: str) -> None:
+    """Raises UserError if a checkpoint that this one was trained from has been trained anew.
+
+    Or one that it was trained from in turn. Those that are not in the folder are not checked.
+    """
+    ancestors = list(made_from.items())
+    while ancestors:
+        name, made = ancestors.pop(0)
+        file = path.with_name(f"{name}.pt")
+        if file.exists():
+            content = read(file)
+            if content.get("checksum") != made:
+                raise UserError(f"{path} was trained from another {name}.pt: run {command} again")
+            ancestors += content["made_from"].items()
 
 
 def of_round(name: str, round: int) -> str:
@@ -130,9 +148,10 @@ def resumable(steps: Iterable, state: Path, config, history: list[dict], **parts
     check_finite(modules, state)
 
 
-def check_finite(modules: list[nn.Module], state: Path) -> None:
+def check_finite(modules: list[nn.Module], path: Path) -> None:
+    """Raises UserError if a weight is NaN or infinite."""
     if not all(p.isfinite().all() for module in modules for p in module.parameters()):
-        product = state.with_suffix(".pt")
+        product = path.with_suffix(".pt")
         raise UserError(f"training has diverged, {product} is left as it was: try a smaller --lr")
 
 

@@ -108,6 +108,8 @@ def read_gpt2_vocabulary(folder: Path) -> dict[bytes, int]:
         ranks = {as_bytes(token): rank for token, rank in vocabulary.items()}
         merges = [line.split(" ") for line in lines if line and not line.startswith("#version")]
         merged = [ranks[as_bytes(a + b)] for a, b in merges]
+        if sorted(ranks.values()) != list(range(len(ranks))):
+            raise ValueError
     except (KeyError, ValueError, TypeError, AttributeError):
         raise UserError(f"{folder}/vocab.json or merges.txt is not what GPT-2 has") from None
     if not BYTES <= ranks.keys() or merged != list(range(256, len(ranks))):
@@ -136,6 +138,8 @@ def import_gpt2(file: Path, size: int) -> GPT:
         (rows, width), (context, _) = tensors["wte.weight"].shape, tensors["wpe.weight"].shape
         config = file.parent / "config.json"
         heads = json.loads(config.read_text())["n_head"] if config.exists() else width // 64
+        if type(heads) is not int or heads < 1:
+            raise ValueError
         layers = len({name.split(".")[1] for name in tensors if name.startswith("h.")})
         model = GPT(GPTConfig(size, context, layers, heads, width))
         if rows < size:

@@ -118,8 +118,9 @@ def interval(hits, counts=None, topics=None, signed: bool = False, resamples: in
 
     hits and counts have an entry per prompt; counts are 1 by default; "n" is their sum. Prompts
     with the same entry in topics are drawn together: who knows one may know the other.
-    Where all are alike, such as 0 of 400, every resample says the same; then the ends are Wilson's
-    (1927). hits are from 0 to 1, `signed` ones from -1 to 1. If n is 0 there is no value: None.
+    Where all are alike, every resample says the same; then the interval reaches as far as Wilson's
+    (1927) does for 0 of n and n of n. hits are from 0 to 1, `signed` ones from -1 to 1. If n is 0
+    there is no value: None.
     """
     hits = np.asarray(hits, dtype=float)
     counts = np.ones(len(hits)) if counts is None else np.asarray(counts, dtype=float)
@@ -130,7 +131,8 @@ def interval(hits, counts=None, topics=None, signed: bool = False, resamples: in
         return {"value": None, "low": None, "high": None, "n": 0}
     value = hits.sum() / counts.sum()
     drawn = np.random.default_rng(0).integers(len(hits), size=(resamples, len(hits)))
-    means = hits[drawn].sum(axis=1) / np.maximum(counts[drawn].sum(axis=1), 1e-9)
+    totals = counts[drawn].sum(axis=1)
+    means = hits[drawn].sum(axis=1)[totals > 0] / totals[totals > 0]
     low, high = np.quantile(means, [0.025, 0.975])
     alike = hits[counts > 0] / counts[counts > 0]
     if np.ptp(alike) < 1e-9:

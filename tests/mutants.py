@@ -273,6 +273,8 @@ def planted(text: str, old: str, new: str) -> str:
 
 
 if __name__ == "__main__":
+    if len(sys.argv) != 2 or sys.argv[1] not in map(str, range(len(MUTANTS))):
+        sys.exit(f"usage: python tests/mutants.py N, with N from 0 to {len(MUTANTS) - 1}")
     file, old, new, *_ = MUTANTS[int(sys.argv[1])]
     path = Path(__file__).parent.parent / file
     path.write_text(planted(path.read_text(), old, new))

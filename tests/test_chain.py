@@ -144,15 +144,22 @@ def test_models_of_a_copied_folder_are_compared_whatever_their_dates(chain, tmp_
 def test_a_model_that_was_trained_from_an_earlier_checkpoint_is_not_compared(chain, tmp_path):
     for file in chain[0].glob("*.pt"):
         shutil.copy(file, tmp_path)
+    second, extra = load(tmp_path / "ppo2.pt", "", Tokenizer().size)
+    save(tmp_path / "ppo3.pt", second, {"ppo2": extra["checksum"]})
+    assert "round3" in script("evaluate", "--prompt", "Hello.", out=tmp_path).stdout
     retrained(tmp_path, "ppo.pt")  # the second round's policy was made from another
     done = script("evaluate", "--prompt", "Hello.", out=tmp_path)
-    assert "ppo2.pt was trained from another ppo.pt" in done.stdout
+    for child in ("ppo2", "ppo3"):  # also a child's child
+        assert f"{child}.pt was trained from another ppo.pt: run python ppo.py" in done.stdout
     names = {line.split()[0] for line in done.stdout.splitlines()}
-    assert {"ppo", "ppo_ptx"} <= names and "round2" not in names
-    retrained(tmp_path, "sft.pt")
-    done = script("evaluate", "--fast", out=tmp_path)
-    assert done.returncode == 2
-    assert "ppo.pt was trained from another sft.pt: run python ppo.py again" in done.stderr
+    assert {"ppo", "ppo_ptx"} <= names and not names & {"round2", "round3"}
+    for parent in ("reward", "sft"):
+        retrained(tmp_path, f"{parent}.pt")
+        done = script("evaluate", "--fast", out=tmp_path)
+        assert done.returncode == 2
+        assert f"ppo.pt was trained from another {parent}.pt: run python ppo.py" in done.stderr
+    done = script("ppo", "--fast", out=tmp_path)
+    assert "reward.pt was trained from another sft.pt: run python reward.py" in done.stderr
 
 
 def test_a_prompt_is_answered_by_the_models_there_are(chain, tmp_path):
@@ -160,8 +167,10 @@ def test_a_prompt_is_answered_by_the_models_there_are(chain, tmp_path):
         shutil.copy(chain[0] / file, tmp_path)
     done = script("evaluate", "--prompt", "What color is a lemon?", out=tmp_path)
     assert done.returncode == 0, done.stderr
-    assert [line.split()[0] for line in done.stdout.splitlines()] == ["gpt", "prompted", "sft"]
-    assert "reward" not in done.stdout
+    first, *answers = done.stdout.splitlines()
+    assert first.startswith("no rewards: ") and first.endswith("run python reward.py first")
+    assert [line.split()[0] for line in answers] == ["gpt", "prompted", "sft"]
+    assert "reward" not in "".join(answers)
     done = script("evaluate", "--prompt", "lemon " * 300, out=tmp_path)
     assert done.returncode == 2 and "is too long" in done.stderr
 

@@ -133,6 +133,12 @@ def test_step_1_starts_from_gpt2_and_keeps_its_vocabulary(folder, tmp_path):
     assert not torch.equal(model.wte.weight, gpt().wte.weight)
 
 
+def change_rank(folder, rank):
+    vocabulary = json.loads((folder / "vocab.json").read_text(encoding="utf-8"))
+    vocabulary["!"] = rank  # a byte's
+    (folder / "vocab.json").write_text(json.dumps(vocabulary), encoding="utf-8")
+
+
 @pytest.mark.parametrize("damage, says", [
     (lambda f: os.remove(f / "merges.txt"), "merges.txt is missing"),
     (lambda f: os.remove(f / "vocab.json"), "vocab.json is missing"),
@@ -140,11 +146,16 @@ def test_step_1_starts_from_gpt2_and_keeps_its_vocabulary(folder, tmp_path):
     (lambda f: (f / "vocab.json").write_text("[1]"), "not what GPT-2 has"),
     (lambda f: (f / "vocab.json").write_text("{"), "not what GPT-2 has"),
     (lambda f: (f / "merges.txt").write_text("a b c\n"), "not what GPT-2 has"),
+    (lambda f: change_rank(f, "the"), "not what GPT-2 has"),
+    (lambda f: change_rank(f, -1), "not what GPT-2 has"),
+    (lambda f: change_rank(f, 5), "not what GPT-2 has"),
     (lambda f: (f / "merges.txt").write_text("#version: 0.2\n"), "do not belong together"),
     (lambda f: (f / "model.safetensors").write_bytes(b"x" * 5), "cannot be read"),
     (lambda f: (f / "model.safetensors").write_bytes(b"\xff" * 99), "cannot be read"),
     (lambda f: write_safetensors(f / "model.safetensors", {"a": torch.ones(2)}), "of a GPT-2"),
     (lambda f: (f / "config.json").write_text('{"n_head": 5}'), "of a GPT-2"),
+    (lambda f: (f / "config.json").write_text('{"n_head": -2}'), "of a GPT-2"),
+    (lambda f: (f / "config.json").write_text('{"n_head": true}'), "of a GPT-2"),
 ])  # fmt: skip
 def test_what_is_not_gpt2_is_a_user_error(folder, damage, says):
     damage(folder)

@@ -196,6 +196,12 @@ def test_where_all_are_alike_an_interval_has_wilsons_ends():
     assert mixed["low"] == 0 < mixed["value"] == 1 / 400 < mixed["high"] < 0.02
 
 
+def test_prompts_without_any_pair_do_not_pull_an_interval_down():
+    alone = judges.interval([9, 10], [10, 10])
+    among = judges.interval([9, 10] + [0] * 98, [10, 10] + [0] * 98)
+    assert ends(alone) == ends(among) == (0.9, 1) and among["n"] == 20
+
+
 def test_an_interval_of_nothing_has_no_value():
     nothing = {"value": None, "low": None, "high": None, "n": 0}
     assert judges.interval([]) == judges.interval([0, 0], [0, 0]) == nothing

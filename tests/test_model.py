@@ -1,5 +1,6 @@
 """The GPT, log-probabilities, sampling and checkpoints, on a tiny model with random weights."""
 
+import io
 import math
 import os
 import pickle
@@ -327,6 +328,18 @@ def test_a_missing_or_foreign_or_truncated_file_is_a_user_error(tmp_path):
         torch.save(content, path)
         with pytest.raises(UserError, match="not a checkpoint"):
             load(path, "python sft.py", V)
+    content = torch.load(io.BytesIO(whole), weights_only=True)
+    torch.save({k: x for k, x in content.items() if k != "made_from"}, path)
+    with pytest.raises(UserError, match="of an older version: run python sft.py again"):
+        load(path, "python sft.py", V)
+
+
+def test_weights_that_are_no_numbers_are_not_saved(tmp_path):
+    model = tiny()
+    model.wte.weight.data[0, 0] = torch.nan
+    with pytest.raises(UserError, match="diverged"):
+        save(tmp_path / "a.pt", model, {})
+    assert not (tmp_path / "a.pt").exists()
 
 
 class Malicious(str):

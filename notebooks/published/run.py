@@ -5,7 +5,8 @@
     python notebooks/published/draw.py                  draws them
 
 A part calls the scripts as a user would, with checkpoints in out/published/, and writes its figures
-to PART.json beside this file. A part whose file is there is left alone: delete it to run anew.
+to PART.json beside this file. A part whose file is there is left alone: delete it to run anew. All
+but the chains, seedN and longer, start from the checkpoints of the chain with the same seed.
 
     seedN      the chain and its evaluation
     chain      seed 0's checkpoints in half precision, and what each model answers to PROMPT
@@ -119,9 +120,10 @@ def chain(run: str, seed: int, **pretraining) -> dict:
     """From random weights to the evaluation."""
     out, seconds, start, valid = RUNS / run, {}, time.time(), evaluate.read_prompts("valid")
     for name, step in STEPS.items():
-        settings = pretraining if step is pretrain else {}
-        results = step.main(step.Config(out=str(out), seed=seed, **settings))
+        more = pretraining if step is pretrain else {}
+        results = step.main(step.Config(out=str(out), seed=seed, **more))
         seconds[name], start = time.time() - start, time.time()
+    write_text(out / "made.json", json.dumps(made(seed, seconds, **pretraining), indent=1) + "\n")
     histories = {name: read_jsonl(out / f"{name}.jsonl") for name in ("pretrain", "reward", "ppo")}
     kl = kl_to_sft(out / "ppo.pt", valid, answers(out / "ppo.pt", valid, seed), out / "sft.pt")
     return {**results, "step_seconds": seconds, "kl": kl, "histories": histories,
@@ -131,35 +133,33 @@ def chain(run: str, seed: int, **pretraining) -> dict:
 def shipped(seed: int = 0) -> dict:
     """The chain's checkpoints for the repository, how they were made, and a sample of answers."""
     source, folder = RUNS / f"seed{seed}", RESULTS / "chain"
-    if not source.exists():
+    if not (source / "made.json").exists():
         chain(f"seed{seed}", seed)
     for file in ("base.pt", "sft.pt", "reward.pt", "ppo.pt"):
         content = checkpoints.read(source / file)
         for name, tensor in content["weights"].items():
             content["weights"][name] = tensor.half() if tensor.is_floating_point() else tensor
         checkpoints.write(folder / file, content)
-    shutil.copy(source / "evaluate.json", folder / "evaluate.json")
-    write_text(folder / "made.json", json.dumps(made(source, seed), indent=1) + "\n")
+    for file in ("evaluate.json", "made.json"):
+        shutil.copy(source / file, folder / file)
     texts = evaluate.main(evaluate.Config(out=str(folder), prompt=PROMPT))
     found = {name: {"answer": text, "gold": gold(PROMPT, text)} for name, text in texts.items()}
     return {"prompt": PROMPT, "seed": seed, "answers": found}
 
 
-def made(source: Path, seed: int) -> dict:
-    """The command and the machine behind a chain, and the seconds of each step."""
-    evaluated = json.loads((source / "evaluate.json").read_text(encoding="utf-8"))
-    trained = {n: read_jsonl(source / f"{n}.jsonl")[-1]["seconds"] for n in list(STEPS)[:-1]}
+def made(seed: int, seconds: dict, **pretraining) -> dict:
+    """The settings, code and machine of a chain that has just ended, and the seconds it took."""
     file, git = Path("/proc/cpuinfo"), shutil.which("git")
     cpu = re.search(r"model name\s*: (.+)", file.read_text() if file.exists() else "")
     head = git and subprocess.run([git, "rev-parse", "HEAD"], cwd=ROOT, capture_output=True)
     return {
-        "command": "python notebooks/published/run.py chain",
-        "seed": seed,
+        "scripts": f"{', '.join(STEPS)} with --seed {seed}",
+        "pretraining": pretraining,
         "python": platform.python_version(),
         "torch": torch.__version__,
         "threads": torch.get_num_threads(),
         "cpu": cpu[1] if cpu else platform.processor(),
-        "seconds": {**trained, "evaluate": evaluated["seconds"]},
+        "seconds": seconds,
         "commit": head.stdout.decode().strip() if head else "",
     }
 
@@ -350,6 +350,8 @@ PARTS = {
 
 
 if __name__ == "__main__":
+    if unknown := set(sys.argv[1:]) - PARTS.keys():
+        sys.exit(f"no such part: {', '.join(sorted(unknown))}; there are {', '.join(PARTS)}")
     for part in sys.argv[1:] or PARTS:
         file, start = RESULTS / f"{part}.json", time.time()
         if not file.exists():
