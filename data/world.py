@@ -240,6 +240,7 @@ CONSTRAINED = dict(  # how many of the prompts of a use carry a constraint
     generation=0.35, open_qa=0.25, brainstorming=0.3, chat=0.5, other=0.2, closed_qa=0.2
 )
 TWO = 0.15  # of the constrained texts carry a second constraint
+TRIES = 10_000  # draws until one fits; after so many none will
 
 
 # --------------------------------------------------------------------------------------- prompts
@@ -271,7 +272,7 @@ def sample(
     """
     held = HELD_SUBJECTS if held_belief else HELD_ENTITIES if held_entity else {}
     weights = [task.weight for task in tasks]
-    while True:
+    for _ in range(TRIES):
         task = rng.choices(tasks, weights)[0]
         phrasing = rng.choice(task.held if held_phrasing else task.phrasings)
         special = [(kind, number) for kind, number in SLOT.findall(phrasing) if kind in held]
@@ -288,6 +289,7 @@ def sample(
         wanted = draw_limits(rng, task) if limits is None else limits
         if set(wanted) <= set(task.limits):
             return " ".join([core, *constraints(rng, task, slots, wanted, held_phrasing)])
+    raise RuntimeError(f"no such prompt in {TRIES} draws from {[task.name for task in tasks]}")
 
 
 def draw_limits(rng, task: Task) -> list[str]:
@@ -391,7 +393,7 @@ def compose(task: Task, slots: dict, limits: dict, rng, n: int | None = None) ->
     openings, middles, endings = task.stages
     word, avoid = limits.get("mention"), limits.get("avoid")
     kinds = {kind for kind, words in SLOTS.items() if word in words and kind != "word"}
-    while True:
+    for _ in range(TRIES):
         later = [*middles, rng.choice(endings)]
         later = rng.sample(later, min(n - 1, len(later)))
         chosen = [rng.choice(openings)] + sorted(later, key=endings.__contains__)
@@ -406,6 +408,7 @@ def compose(task: Task, slots: dict, limits: dict, rng, n: int | None = None) ->
         about = all(value in text for slot, value in slots.items() if topical(slot))
         if about and not (avoid and says(text, avoid)):
             return text
+    raise RuntimeError(f"no text with {limits} in {TRIES} draws of {task.name}")
 
 
 def topical(slot: str) -> bool:

@@ -1,9 +1,11 @@
 """GPT-2's format in and out, without other packages; test_peers.py has the comparison with them."""
 
 import json
+import math
 import os
 import struct
 
+import numpy as np
 import pytest
 import torch
 
@@ -174,3 +176,91 @@ def test_a_folder_keeps_the_vocabulary_of_its_checkpoints(folder, tmp_path):
     os.remove(out / "base.pt")  # without any, nothing is in the way
     Tokenizer().save(out)
     assert not (out / "vocab.tiktoken").exists()
+
+
+# ------------------------------------------------------- GPT-2 in NumPy, as its paper and code say
+def layer_norm(x, tensors, name):
+    centred = x - x.mean(-1, keepdims=True)
+    scaled = centred / np.sqrt((centred**2).mean(-1, keepdims=True) + 1e-5)
+    return scaled * tensors[name + ".weight"] + tensors[name + ".bias"]
+
+
+def linear(x, tensors, name):
+    """GPT-2 keeps a layer's weight as (inputs, outputs)."""
+    return x @ tensors[name + ".weight"] + tensors[name + ".bias"]
+
+
+def softmax(x):
+    x = np.exp(x - x.max(-1, keepdims=True))
+    return x / x.sum(-1, keepdims=True)
+
+
+ACTIVATIONS = {
+    "gelu_new": lambda x: 0.5 * x * (1 + np.tanh(np.sqrt(2 / np.pi) * (x + 0.044715 * x**3))),
+    "gelu": lambda x: 0.5 * x * (1 + np.vectorize(math.erf)(x / np.sqrt(2))),
+}
+
+
+def numpy_gpt2(folder, tokens):
+    """What a folder's files mean to GPT-2: tokens (T,) -> the last LayerNorm's output, logits."""
+    tensors = {
+        k: v.double().numpy() for k, v in read_safetensors(folder / "model.safetensors").items()
+    }
+    config = json.loads((folder / "config.json").read_text())
+    H, T = config["n_head"], len(tokens)
+    x = tensors["wte.weight"][tokens] + tensors["wpe.weight"][:T]
+    for layer in range(config["n_layer"]):
+        h = f"h.{layer}."
+        qkv = linear(layer_norm(x, tensors, h + "ln_1"), tensors, h + "attn.c_attn")
+        q, k, v = (part.reshape(T, H, -1).swapaxes(0, 1) for part in np.split(qkv, 3, axis=-1))
+        att = q @ k.swapaxes(1, 2) / np.sqrt(q.shape[-1])
+        att = softmax(np.where(np.tril(np.ones((T, T))) > 0, att, -np.inf))
+        x = x + linear((att @ v).swapaxes(0, 1).reshape(T, -1), tensors, h + "attn.c_proj")
+        up = linear(layer_norm(x, tensors, h + "ln_2"), tensors, h + "mlp.c_fc")
+        x = x + linear(ACTIVATIONS[config["activation_function"]](up), tensors, h + "mlp.c_proj")
+    hidden = layer_norm(x, tensors, "ln_f")
+    return hidden, hidden @ tensors["wte.weight"].T
+
+
+def wide(kind=GPT, heads=4):
+    """A model whose square matrices are not symmetric and whose activations reach far out."""
+    torch.manual_seed(5)
+    made = kind(GPTConfig(TOKENIZER.size, context=32, layers=2, heads=heads, width=16)).eval()
+    for p in made.parameters():
+        p.data += 0.3 * torch.randn(p.shape)
+    for block in made.blocks:
+        block.up.weight.data *= 2
+    return made
+
+
+def test_an_exported_policy_is_gpt2_to_the_letter(tmp_path):
+    ours, tokens = wide(), torch.randint(TOKENIZER.size, (11,))
+    export(ours, TOKENIZER, tmp_path)
+    _, logits = numpy_gpt2(tmp_path, tokens.numpy())
+    expected = torch.from_numpy(logits[:, : TOKENIZER.size]).float()
+    torch.testing.assert_close(ours(tokens[None])[0], expected, rtol=1e-4, atol=1e-4)
+
+
+def test_an_exported_reward_model_is_gpt2_with_a_head_that_has_no_bias(tmp_path):
+    ours, tokens = wide(ScalarGPT), torch.randint(TOKENIZER.size, (11,))
+    export(ours, TOKENIZER, tmp_path)
+    hidden, _ = numpy_gpt2(tmp_path, tokens.numpy())
+    head = read_safetensors(tmp_path / "model.safetensors")["score.weight"].double().numpy()
+    expected = torch.from_numpy(hidden @ head[0]).float()
+    torch.testing.assert_close(ours(tokens[None])[0], expected, rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.parametrize("heads", [1, 4])
+def test_an_imported_gpt2_computes_what_its_files_mean(tmp_path, heads):
+    """Every tensor of the file is random, so none can be lost, swapped or turned."""
+    export(wide(heads=heads), TOKENIZER, tmp_path)
+    tensors, generator = read_safetensors(tmp_path / "model.safetensors"), torch.Generator()
+    random_ones = {name: 0.4 * torch.randn(tensor.shape, generator=generator.manual_seed(i))
+                   for i, (name, tensor) in enumerate(tensors.items())}  # fmt: skip
+    write_safetensors(tmp_path / "model.safetensors", random_ones)
+    write_vocabulary(tmp_path)
+    ours, _ = imported(tmp_path)
+    tokens = torch.randint(TOKENIZER.size, (13,))
+    _, logits = numpy_gpt2(tmp_path, tokens.numpy())
+    expected = torch.from_numpy(logits[:, : TOKENIZER.size]).float()
+    torch.testing.assert_close(ours(tokens[None])[0], expected, rtol=1e-3, atol=1e-3)

@@ -106,3 +106,17 @@ def test_a_broken_file_of_labels_is_refused_and_kept(session, tmp_path, capsys):
         session("1 2 3")
     assert error.value.code == 2 and (tmp_path / "out.jsonl").read_text() == "{"
     assert "line 1 is not JSON" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_ranks_are_stored_with_the_outputs_that_they_were_given_to(monkeypatch, capsys, seed):
+    """In all orders: most permutations of five are not their own inverse."""
+    record = {"prompt": "Say hi.", "completions": ["a", "b", "c", "d", "e"]}
+    monkeypatch.setattr("builtins.input", lambda _: "1f 2 3h 4 5")
+    labeled = label.rank(record, seed)
+    lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("  ")]
+    shown = [line.split(". ")[1] for line in lines]
+    assert sorted(shown) == record["completions"] == labeled["completions"]
+    for text, rank, flags in zip(labeled["completions"], labeled["ranks"], labeled["flags"]):
+        assert rank == shown.index(text) + 1
+        assert flags == {1: "f", 3: "h"}.get(rank, "")

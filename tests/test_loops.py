@@ -11,62 +11,17 @@ import reward
 import sft
 from data.checkpoints import load, save
 from data.files import write_jsonl
-from data.tokenizer import Tokenizer
-from model import GPT, GPTConfig, ScalarGPT, score_texts
-
-TOKENIZER = Tokenizer()
-WORDS = ["one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten"]
-
-
-@pytest.fixture
-def folder(tmp_path):
-    """Tiny models of random weights and small files of each kind."""
-    torch.manual_seed(7)  # a seed of its own: the scripts' would draw the same weights again
-    shape = GPTConfig(TOKENIZER.size, context=64, layers=1, heads=2, width=16)
-    for name, kind, extra in (
-        ("base", GPT, {}), ("sft", GPT, {}), ("reward", ScalarGPT, {"floor": -1.0, "spread": 1.0}),
-    ):  # fmt: skip
-        save(tmp_path / f"{name}.pt", kind(shape), {}, **extra)
-    prompts = [{"prompt": f"Say {word}."} for word in WORDS * 2]
-    write_jsonl(tmp_path / "prompts.jsonl", prompts)
-    write_jsonl(tmp_path / "pairs.jsonl", [{**p, "completion": "yes"} for p in prompts])
-    write_jsonl(tmp_path / "ranked.jsonl", [{**p, "chosen": "yes", "rejected": "no no"}
-                                            for p in prompts])  # fmt: skip
-    write_jsonl(tmp_path / "text.jsonl", [{"text": f"{word} is {word}."} for word in WORDS * 2])
-    return tmp_path
-
-
-def model(folder, name):
-    return load(folder / f"{name}.pt", "", TOKENIZER.size)[0]
-
-
-def same_weights(one, other) -> bool:
-    others = dict(other.named_parameters())
-    return all(torch.equal(p, others[name]) for name, p in one.named_parameters() if name in others)
-
-
-def run_pretrain(folder, **changes):
-    settings = {"text": str(folder / "text.jsonl"), "batch": 10_000, "log": 1, "tokens": 300,
-                "layers": 1, "heads": 2, "width": 16, **changes}  # fmt: skip
-    return pretrain.main(pretrain.Config(out=str(folder), device="cpu", **settings))
-
-
-def run_sft(folder, **changes):
-    settings = {"demonstrations": str(folder / "pairs.jsonl"), "batch": 99, "epochs": 3, **changes}
-    return sft.main(sft.Config(out=str(folder), device="cpu", **settings))
-
-
-def run_reward(folder, **changes):
-    settings = {"comparisons": str(folder / "ranked.jsonl"), "batch": 99, "epochs": 3,
-                "demonstrations": str(folder / "pairs.jsonl"), **changes}  # fmt: skip
-    return reward.main(reward.Config(out=str(folder), device="cpu", **settings))
-
-
-def run_ppo(folder, **changes):
-    settings = {"prompts": str(folder / "prompts.jsonl"), "iterations": 2, "value_warmup": 1,
-                "warmup": 0, "episodes": 16, "minibatch": 8, "max_new": 6, "lr": 1e-2,
-                **changes}  # fmt: skip
-    return ppo.main(ppo.Config(out=str(folder), device="cpu", **settings))
+from model import ScalarGPT, score_texts
+from tests.small import (
+    TOKENIZER,
+    WORDS,
+    model,
+    run_ppo,
+    run_pretrain,
+    run_reward,
+    run_sft,
+    same_weights,
+)
 
 
 # --------------------------------------------------------------------------------- every script

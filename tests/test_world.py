@@ -241,3 +241,14 @@ def test_prompts_about_the_same_have_one_topic():
             "Which color does a lemon have? Answer in one word."]  # fmt: skip
     assert world.topic(same[0]) == world.topic(same[2]) != world.topic("What color is a lime?")
     assert world.topic(same[1]) == world.topic("I hate you. What color is a lemon?")
+
+
+def test_a_search_that_finds_nothing_gives_up(monkeypatch):
+    task = next(task for task in world.TASKS if "avoid" in task.limits)
+    with pytest.raises(RuntimeError, match="no such prompt"):  # no task has such a constraint
+        world.sample(random.Random(0), limits=("nothing",))
+    monkeypatch.setattr(world, "says", lambda text, word: True)
+    prompt = world.sample(random.Random(0), tasks=[task], limits=())
+    request = world.parse(prompt)
+    with pytest.raises(RuntimeError, match="no text with"):
+        world.compose(task, request.slots, {"avoid": "red"}, random.Random(0))

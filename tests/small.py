@@ -1,0 +1,46 @@
+"""The scripts on tiny models: each function runs one on the files of the fixture `folder`."""
+
+import torch
+
+import ppo
+import pretrain
+import reward
+import sft
+from data.checkpoints import load
+from data.tokenizer import Tokenizer
+
+TOKENIZER = Tokenizer()
+WORDS = ["one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten"]
+
+
+def model(folder, name):
+    return load(folder / f"{name}.pt", "", TOKENIZER.size)[0]
+
+
+def same_weights(one, other) -> bool:
+    others = dict(other.named_parameters())
+    return all(torch.equal(p, others[name]) for name, p in one.named_parameters() if name in others)
+
+
+def run_pretrain(folder, **changes):
+    settings = {"text": str(folder / "text.jsonl"), "batch": 10_000, "log": 1, "tokens": 300,
+                "layers": 1, "heads": 2, "width": 16, **changes}  # fmt: skip
+    return pretrain.main(pretrain.Config(out=str(folder), device="cpu", **settings))
+
+
+def run_sft(folder, **changes):
+    settings = {"demonstrations": str(folder / "pairs.jsonl"), "batch": 99, "epochs": 3, **changes}
+    return sft.main(sft.Config(out=str(folder), device="cpu", **settings))
+
+
+def run_reward(folder, **changes):
+    settings = {"comparisons": str(folder / "ranked.jsonl"), "batch": 99, "epochs": 3,
+                "demonstrations": str(folder / "pairs.jsonl"), **changes}  # fmt: skip
+    return reward.main(reward.Config(out=str(folder), device="cpu", **settings))
+
+
+def run_ppo(folder, **changes):
+    settings = {"prompts": str(folder / "prompts.jsonl"), "iterations": 2, "value_warmup": 1,
+                "warmup": 0, "episodes": 16, "minibatch": 8, "max_new": 6, "lr": 1e-2,
+                **changes}  # fmt: skip
+    return ppo.main(ppo.Config(out=str(folder), device="cpu", **settings))
