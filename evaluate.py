@@ -138,31 +138,23 @@ def contestants(
     return {"gpt": ask.pop("gpt"), "prompted": prompted, **ask}
 
 
-def answers_to(prompt: str, models: dict[str, GPT], tokenizer, config: Config) -> dict[str, str]:
-    """Every model's answer to a single prompt."""
-    answers = {}
-    for name, ask in contestants(models, tokenizer, config, style=0).items():
-        torch.manual_seed(config.seed)  # an answer does not depend on the models before
-        answers[name] = ask([prompt])[0]
-    return answers
-
-
-def answer(config: Config, models: dict[str, GPT], tokenizer, device: str) -> dict:
+def answer(config: Config, models: dict[str, GPT], tokenizer, device: str) -> dict[str, str]:
     """Prints every model's answer to --prompt, with its reward once there is a reward model."""
-    out = Path(config.out)
+    out, answers = Path(config.out), {}
     try:
         reward_model, extra = load_round(out, "reward", 1, tokenizer.size, device)
         check_parents(out / "reward.pt", extra["made_from"], "python reward.py")
     except UserError as error:
         reward_model = None
         print(f"no rewards: {error}")
-    answers = answers_to(config.prompt, models, tokenizer, config)
-    for name, text in answers.items():
-        reward = ""
+    for name, ask in contestants(models, tokenizer, config, style=0).items():
+        torch.manual_seed(config.seed)  # an answer does not depend on the models before
+        text, reward = ask([config.prompt])[0], ""
         if reward_model:
             score = score_texts(reward_model, tokenizer, [config.prompt], [text])[0]
             reward = f"reward {score:6.2f} | "
         print(f"{name:9} {reward}{text!r}")
+        answers[name] = text
     return answers
 
 

@@ -22,6 +22,18 @@ def same_weights(one, other) -> bool:
     return all(torch.equal(p, others[name]) for name, p in one.named_parameters() if name in others)
 
 
+def optimizers_of(monkeypatch, kind) -> list:
+    """The optimizers of this kind, in the order in which a script makes them."""
+    made, start = [], kind.__init__
+
+    def started(self, *args, **options):
+        start(self, *args, **options)
+        made.append(self)
+
+    monkeypatch.setattr(kind, "__init__", started)
+    return made
+
+
 def run_pretrain(folder, **changes):
     settings = {"text": str(folder / "text.jsonl"), "batch": 10_000, "log": 1, "tokens": 300,
                 "layers": 1, "heads": 2, "width": 16, **changes}  # fmt: skip

@@ -201,6 +201,7 @@ def test_the_readmes_example_of_ones_own_data_goes_through_every_step(tmp_path):
     ("reward", (), "run python sft.py first"),
     ("ppo", (), "run python sft.py first"),
     ("evaluate", (), "run python pretrain.py first"),
+    ("evaluate", ("--prompt", "Hello."), "there is no model in"),
     ("pretrain", ("--text", "{tmp}/missing.jsonl"), "cannot be read"),
     ("pretrain", ("--text", "{tmp}/empty.jsonl"), "is empty"),
     ("pretrain", ("--text", "{tmp}/single.jsonl"), "needs two or more documents"),

@@ -16,6 +16,7 @@ from tests.small import (
     TOKENIZER,
     WORDS,
     model,
+    optimizers_of,
     run_ppo,
     run_pretrain,
     run_reward,
@@ -252,13 +253,7 @@ def test_no_learning_rate_is_negative_while_the_value_network_learns_alone(folde
         rates.extend(g["lr"] for optimizer in optimizers for g in optimizer.param_groups)
         return update(*args)
 
-    optimizers, start = [], torch.optim.Adam.__init__
-
-    def started(self, *args, **options):
-        start(self, *args, **options)
-        optimizers.append(self)
-
-    monkeypatch.setattr(torch.optim.Adam, "__init__", started)
+    optimizers = optimizers_of(monkeypatch, torch.optim.Adam)
     monkeypatch.setattr(ppo, "value_loss", watched)
     run_ppo(folder, warmup=2, value_warmup=4, lr=1e-3)
     assert len(optimizers) == 2 and min(rates) > 0 and len(rates) >= 20

@@ -22,6 +22,7 @@ from tests.small import (
     TOKENIZER,
     WORDS,
     model,
+    optimizers_of,
     run_ppo,
     run_pretrain,
     run_reward,
@@ -60,13 +61,7 @@ def rates_of(monkeypatch, kind) -> list[float]:
 
 # ------------------------------------------------------------------------------------ pretrain.py
 def test_pretraining_decays_matrices_and_neither_biases_nor_layer_norms(folder, monkeypatch):
-    made, start = [], torch.optim.AdamW.__init__
-
-    def started(self, *args, **options):
-        start(self, *args, **options)
-        made.append(self)
-
-    monkeypatch.setattr(torch.optim.AdamW, "__init__", started)
+    made = optimizers_of(monkeypatch, torch.optim.AdamW)
     run_pretrain(folder, weight_decay=0.3)
     decayed, others = made[0].param_groups
     assert decayed["weight_decay"] == 0.3 and others["weight_decay"] == 0
@@ -156,22 +151,6 @@ def test_every_epoch_of_sft_has_each_demonstration_once_in_another_order(folder,
 
 
 # -------------------------------------------------------------------------------------- reward.py
-def collected(folder, monkeypatch, policies, seed=3, **changes):
-    """What `collect` makes of three known prompts, and who was asked: (result, the calls)."""
-    for name in ("prompts", "valid"):
-        write_jsonl(folder / f"{name}.jsonl", [{"prompt": p} for p in KNOWN])
-    calls = []
-
-    def sampled(policy, tokenizer, prompts, counts, max_new):
-        calls.append((policy, list(prompts), list(counts)))
-        return [[f"answer {i} to {p}" for i in range(k)] for p, k in zip(prompts, counts)]
-
-    monkeypatch.setattr(reward, "sample_responses", sampled)
-    config = reward.Config(prompts=str(folder / "prompts.jsonl"), valid=str(folder / "valid.jsonl"),
-                           out=str(folder), seed=seed, count=12, **changes)  # fmt: skip
-    return reward.collect(config, policies, TOKENIZER, random.Random(seed)), calls
-
-
 def numbered(policy, tokenizer, prompts, counts, max_new):
     """In place of `sample_responses`: the answers to each prompt are numbers."""
     return [[f"{i}." for i in range(k)] for k in counts]
@@ -197,7 +176,16 @@ def test_training_comparisons_are_ranked_by_labelers_of_the_first_half_each_with
 
 def test_policies_are_sampled_in_turn_and_the_last_on_what_is_held_out(folder, monkeypatch):
     one, other = model(folder, "base"), model(folder, "sft")
-    (comparisons, held, _), calls = collected(folder, monkeypatch, [one, other])
+    calls, file = [], str(folder / "known.jsonl")
+    write_jsonl(file, [{"prompt": p} for p in KNOWN])
+
+    def sampled(policy, tokenizer, prompts, counts, max_new):
+        calls.append((policy, list(prompts), list(counts)))
+        return [[f"answer {i} to {p}" for i in range(k)] for p, k in zip(prompts, counts)]
+
+    monkeypatch.setattr(reward, "sample_responses", sampled)
+    config = reward.Config(prompts=file, valid=file, out=str(folder), count=12)
+    comparisons, held, _ = reward.collect(config, [one, other], TOKENIZER, random.Random(3))
     assert [(policy, prompts) for policy, prompts, _ in calls] == [
         (one, KNOWN[::2]), (other, KNOWN[1::2]), (other, KNOWN)]  # fmt: skip
     assert calls[-1][2] == [4, 4, 4] and [c["prompt"] for c in held] == KNOWN
@@ -285,17 +273,12 @@ def test_the_policys_rate_starts_at_a_tenth_however_long_the_value_network_learn
     folder, monkeypatch
 ):
     steps, update = [], ppo.update_ema
-    optimizers, start = [], torch.optim.Adam.__init__
-
-    def started(self, *args, **options):
-        start(self, *args, **options)
-        optimizers.append(self)
+    optimizers = optimizers_of(monkeypatch, torch.optim.Adam)
 
     def watched(*args):
         steps.append(optimizers[0].param_groups[0]["lr"])
         return update(*args)
 
-    monkeypatch.setattr(torch.optim.Adam, "__init__", started)
     monkeypatch.setattr(ppo, "update_ema", watched)
     run_ppo(folder, iterations=4, warmup=2, value_warmup=3, minibatch=16, lr=1e-3)
     assert steps == pytest.approx([1e-4, 5.5e-4, 1e-3, 1e-3])
