@@ -1,5 +1,7 @@
 """The scripts on tiny models: each function runs one on the files of the fixture `folder`."""
 
+import json
+
 import torch
 
 import ppo
@@ -22,6 +24,30 @@ def same_weights(one, other) -> bool:
     return all(torch.equal(p, others[name]) for name, p in one.named_parameters() if name in others)
 
 
+def other_weights(policy, shift):
+    """The same model with other weights."""
+    policy.wte.weight.data += shift
+    return policy
+
+
+def lines(folder, name) -> list[dict]:
+    """What a script has logged."""
+    return [json.loads(line) for line in (folder / f"{name}.jsonl").read_text().splitlines()]
+
+
+def spied(monkeypatch, module, name) -> list[tuple]:
+    """Lets a module's function run as it does, and collects (arguments, result) of each call."""
+    calls, original = [], getattr(module, name)
+
+    def watched(*args, **kwargs):
+        result = original(*args, **kwargs)
+        calls.append((args, kwargs, result))
+        return result
+
+    monkeypatch.setattr(module, name, watched)
+    return calls
+
+
 def optimizers_of(monkeypatch, kind) -> list:
     """The optimizers of this kind, in the order in which a script makes them."""
     made, start = [], kind.__init__
@@ -37,7 +63,7 @@ def optimizers_of(monkeypatch, kind) -> list:
 def run_pretrain(folder, **changes):
     settings = {"text": str(folder / "text.jsonl"), "batch": 10_000, "log": 1, "tokens": 300,
                 "layers": 1, "heads": 2, "width": 16, **changes}  # fmt: skip
-    return pretrain.main(pretrain.Config(out=str(folder), device="cpu", **settings))
+    return pretrain.main(pretrain.Config(**{"out": str(folder), "device": "cpu", **settings}))
 
 
 def run_sft(folder, **changes):

@@ -23,27 +23,16 @@ from tests.small import (
     WORDS,
     model,
     optimizers_of,
+    other_weights,
     run_ppo,
     run_pretrain,
     run_reward,
     run_sft,
     same_weights,
+    spied,
 )
 
 KNOWN = ["What color is a lemon?", "Name two colors.", "What is the capital of Italy?"]
-
-
-def spied(monkeypatch, module, name) -> list[tuple]:
-    """Lets a module's function run as it does, and collects (arguments, result) of each call."""
-    calls, original = [], getattr(module, name)
-
-    def watched(*args, **kwargs):
-        result = original(*args, **kwargs)
-        calls.append((args, kwargs, result))
-        return result
-
-    monkeypatch.setattr(module, name, watched)
-    return calls
 
 
 def rates_of(monkeypatch, kind) -> list[float]:
@@ -194,7 +183,7 @@ def test_policies_are_sampled_in_turn_and_the_last_on_what_is_held_out(folder, m
 
 
 def test_a_round_samples_from_the_newest_policy_and_starts_from_the_sft_model(folder, monkeypatch):
-    save(folder / "ppo.pt", torch_twin(model(folder, "sft"), 1.0), {})
+    save(folder / "ppo.pt", other_weights(model(folder, "sft"), 1.0), {})
     first = {"prompt": KNOWN[0], "completions": ["a", "b"], "ranks": [1, 2], "labeler": 0}
     write_jsonl(folder / "comparisons.jsonl", [first])
     calls, trained = spied(monkeypatch, reward, "collect"), spied(monkeypatch, reward, "train")
@@ -208,12 +197,6 @@ def test_a_round_samples_from_the_newest_policy_and_starts_from_the_sft_model(fo
     assert asked == [r["prompt"] for r in read_jsonl("data/prompts_reward.jsonl", "prompt")][8:16]
     assert args[2] == sorted(args[2], key=lambda c: len(
         TOKENIZER.prompt(c["prompt"] + max(c["completions"], key=len))))  # fmt: skip
-
-
-def torch_twin(policy, shift):
-    """The same model with other weights."""
-    policy.wte.weight.data += shift
-    return policy
 
 
 def test_a_batch_of_comparisons_has_every_response_with_its_eos_and_ranks_padded_with_0():
@@ -253,8 +236,8 @@ def test_every_round_asks_the_next_prompts_of_the_file(folder):
 # ----------------------------------------------------------------------------------------- ppo.py
 def test_the_rollout_is_given_floor_reference_and_reward_model_of_its_round(folder, monkeypatch):
     twins = {"ppo": 0.5, "reward2": 0.7}
-    save(folder / "ppo.pt", torch_twin(model(folder, "sft"), twins["ppo"]), {})
-    save(folder / "reward2.pt", torch_twin(model(folder, "reward"), twins["reward2"]), {},
+    save(folder / "ppo.pt", other_weights(model(folder, "sft"), twins["ppo"]), {})
+    save(folder / "reward2.pt", other_weights(model(folder, "reward"), twins["reward2"]), {},
          floor=-7.0, spread=2.0)  # fmt: skip
     calls = spied(monkeypatch, ppo, "rollout")
     starts = []
@@ -554,7 +537,7 @@ def test_the_few_shot_format_is_the_one_with_the_most_gold(folder, monkeypatch, 
             return ["No comment."] * len(prompts)
         return evaluate.right_answers(prompts)
 
-    save(folder / "ppo.pt", torch_twin(model(folder, "sft"), 0.5), {})
+    save(folder / "ppo.pt", other_weights(model(folder, "sft"), 0.5), {})
     monkeypatch.setattr(evaluate, "answer_all", answer_all)
     monkeypatch.setattr(evaluate, "taxes", lambda *args: {"tax_lomi": [1.0, 0.0]})
     four = spied(monkeypatch, evaluate, "sample_responses")
