@@ -117,7 +117,7 @@ def answer_all(
     if style is None:
         rows = [tokenizer.prompt(prompt) for prompt in prompts]
     else:
-        pages = [page + style[0] + prompt + style[1].rstrip(" ") for prompt in prompts]
+        pages = [page + style[0] + prompt + style[1] for prompt in prompts]
         rows = [tokenizer.open_document(text) for text in pages]
     check_room(rows, model.config.context)
     texts = sample_texts(model, tokenizer, rows, max_new)

@@ -12,7 +12,8 @@ from pathlib import Path
 MODEL, PPO = "tests/test_model.py", "tests/test_ppo.py"
 REWARD, SFT, LOOPS = "tests/test_reward.py", "tests/test_sft.py", "tests/test_loops.py"
 WORLD, JUDGES = "tests/test_world.py", "tests/test_judges.py"
-MAINS, CONVERT, LABEL = "tests/test_mains.py", "tests/test_convert.py", "tests/test_label.py"
+EVALUATE, MAINS = "tests/test_evaluate.py", "tests/test_mains.py"
+LOGS, CONVERT, LABEL = "tests/test_logs.py", "tests/test_convert.py", "tests/test_label.py"
 
 MUTANTS = [
     # ------------------------------------------------------------------------------- model.py
@@ -302,15 +303,15 @@ MUTANTS = [
     ("ppo.py", "(log_ratio.exp() - 1).abs() > clip", "log_ratio.abs() > clip",
      MAINS, "step_metrics"),
     ("evaluate.py", "return [float(judges.right(p, t)) for p, t in zip(new, texts)]",
-     "return [float(judges.right(p, t)) for p, t in zip(prompts, texts)]", MAINS, "swapped"),
+     "return [float(judges.right(p, t)) for p, t in zip(prompts, texts)]", EVALUATE, "swapped"),
     ("evaluate.py", "np.subtract(values[one][metric], values[other][metric])",
-     "np.subtract(values[other][metric], values[one][metric])", MAINS, "differences"),
+     "np.subtract(values[other][metric], values[one][metric])", EVALUATE, "differences"),
     ("evaluate.py", "logp.sum(dim=1).argmax().item() == 0", "logp.sum(dim=1).argmin().item() == 0",
-     MAINS, "taxes"),
+     EVALUATE, "taxes"),
     ("evaluate.py", 'labelers_beside(reward_model, models["sft"]',
-     'labelers_beside(reward_model, models["ppo"]', MAINS, "few_shot_format"),
+     'labelers_beside(reward_model, models["ppo"]', EVALUATE, "few_shot_format"),
     ("data/judges.py", "labeler = LABELERS // 2 + i % (LABELERS // 2)",
-     "labeler = i % (LABELERS // 2)", MAINS, "trained_nothing"),
+     "labeler = i % (LABELERS // 2)", EVALUATE, "trained_nothing"),
     ("data/judges.py", 'second = colleague(c["labeler"], i)', 'second = c["labeler"]', MAINS,
      "agreement"),
     ("data/checkpoints.py", '    torch.set_rng_state(content["random"])\n', "    pass\n", MAINS,

@@ -5,6 +5,7 @@ import math
 import os
 import struct
 
+import jinja2
 import numpy as np
 import pytest
 import torch
@@ -120,6 +121,32 @@ def test_parts_of_undo_every_merge():
         one, other = parts_of(token, RANKS)
         assert one + other == token and max(RANKS[one], RANKS[other]) < RANKS[token]
     assert len(learned) > 10
+
+
+def test_an_exported_vocabulary_says_the_same_in_hugging_faces_terms(tmp_path):
+    """Its merges, done in their order, make the same tokens; its template the same prompts."""
+    world = Tokenizer()
+    model = GPT(GPTConfig(world.size, context=32, layers=1, heads=2, width=16))
+    export(model, world, tmp_path)
+    tokenizer, settings, config = (json.loads((tmp_path / f"{name}.json").read_text()) for name in
+                                   ("tokenizer", "tokenizer_config", "config"))  # fmt: skip
+    vocabulary, letters = tokenizer["model"]["vocab"], byte_letters()
+    assert sorted(vocabulary.values()) == list(range(world.eos))
+    merges = [tuple(merge.split(" ")) for merge in tokenizer["model"]["merges"]]
+    for text in (" yellow", " What", " capital", "\n", " lemon", " é"):
+        parts = [letters[b] for b in text.encode()]
+        for merge in merges:
+            for i in reversed(range(len(parts) - 1)):
+                if tuple(parts[i : i + 2]) == merge:
+                    parts[i : i + 2] = ["".join(merge)]
+        assert [vocabulary[part] for part in parts] == world.encode(text)
+    special = {token["content"]: token["id"] for token in tokenizer["added_tokens"]}
+    assert special == {"<|endoftext|>": world.eos, "<|pad|>": world.pad}
+    assert config["eos_token_id"] == world.eos and config["pad_token_id"] == world.pad
+    messages = [{"role": "user", "content": "a\nb"}, {"role": "assistant", "content": "c d"}]
+    template = jinja2.Template(settings["chat_template"])  # torch brings it along
+    text = template.render(messages=messages, eos_token="<|endoftext|>")
+    assert text == " a\n b\n c d<|endoftext|>"
 
 
 def test_step_1_starts_from_gpt2_and_keeps_its_vocabulary(folder, tmp_path):

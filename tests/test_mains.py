@@ -16,8 +16,8 @@ import sft
 from data import checkpoints, judges, world
 from data.checkpoints import load, save
 from data.files import UserError, read_jsonl, write_jsonl
-from data.labelers import LABELERS, gold, ranks_of, rate
-from model import GPT, GPTConfig, cosine, tokens_and_mask
+from data.labelers import LABELERS, ranks_of, rate
+from model import cosine, tokens_and_mask
 from tests.small import (
     TOKENIZER,
     WORDS,
@@ -275,6 +275,8 @@ def test_prompts_are_each_asked_once_before_any_is_asked_again():
         assert sorted(a + b) == prompts
     assert batches[0] + batches[1] != batches[2] + batches[3]
     assert sorted(map(len, ppo.prompt_batches(prompts, 25, 2, random.Random(0)))) == [25, 25]
+    for batch in ppo.prompt_batches(prompts, 4, 50, random.Random(0)):  # 10 is no multiple of 4
+        assert len(set(map(tuple, batch))) == 4
     few = ppo.prompt_batches(prompts, 25, 1, random.Random(0))[0]
     assert all(prompt in few for prompt in prompts)
 
@@ -331,6 +333,18 @@ def test_snapshots_hold_the_average_every_so_many_iterations(folder, monkeypatch
     assert torch.equal(model(folder, "ppo").wte.weight, kept[-1])
 
 
+def test_the_average_starts_as_the_rounds_policy_and_has_its_last_step_in_it(folder, monkeypatch):
+    save(folder / "ppo.pt", other_weights(model(folder, "sft"), 0.5), {})
+    save(folder / "reward2.pt", model(folder, "reward"), {}, floor=-1.0, spread=1.0)
+    run_ppo(folder, round=2, ema=1.0)
+    assert same_weights(model(folder, "ppo2"), model(folder, "ppo"))
+    rollouts = spied(monkeypatch, ppo, "rollout")
+    run_ppo(folder, round=2, ema=0.0)
+    policy = rollouts[-1][0][0]
+    assert same_weights(model(folder, "ppo2"), policy)
+    assert not same_weights(policy, model(folder, "ppo"))
+
+
 def test_step_metrics_are_half_the_squared_log_ratio_and_the_share_outside_the_clip():
     logp = torch.tensor([[0.0, 0.19, -0.1], [0.0, -0.3, 9.0]])
     mask = torch.tensor([[0.0, 1, 1], [0, 1, 0]])
@@ -385,170 +399,6 @@ def test_a_stopped_script_goes_on_to_the_same_weights(folder, monkeypatch, run, 
     torch.manual_seed(12345)
     run(folder, **short, **changes, resume=True)
     assert same_weights(expected, model(folder, name))
-
-
-# ------------------------------------------------------------------------------------ evaluate.py
-def test_answers_to_a_swapped_text_are_judged_by_the_new_text(monkeypatch):
-    closed = evaluate.read_prompts("probes/closed_qa")[:40]
-    asked = []
-
-    def right_for(prompts):
-        return lambda model_, tokenizer, new, max_new: asked.append(new) or [
-            world.answer(world.parse(p), random.Random(0)) for p in prompts or new]  # fmt: skip
-
-    monkeypatch.setattr(evaluate, "answer_all", right_for(None))
-    assert sum(evaluate.swapped(None, None, closed, 8)) == len(closed)
-    assert all(new != old for new, old in zip(asked[0], closed))
-    monkeypatch.setattr(evaluate, "answer_all", right_for(closed))
-    assert sum(evaluate.swapped(None, None, closed, 8)) == 0
-
-
-def test_the_taxes_are_1_for_whoever_has_kept_the_skills(folder, monkeypatch):
-    closed = evaluate.read_prompts("probes/closed_qa")[:10]
-    lomi = read_jsonl("data/probes/tax_lomi.jsonl", "prompt", "completion")[:10]
-    right = [r["completion"] for r in lomi]
-    right += [world.answer(world.parse(p), random.Random(0)) for p in closed]
-    temperatures = []
-
-    def sampled(model_, tokenizer, rows, max_new, temperature):
-        temperatures.append(temperature)
-        assert TOKENIZER.eos not in rows[0] and len(rows) == 20
-        return [text + "\nQ: more" for text in right]
-
-    monkeypatch.setattr(evaluate, "sample_texts", sampled)
-    base = GPT(GPTConfig(TOKENIZER.size, context=256, layers=1, heads=2, width=16))
-    likes = []
-
-    def logprobs(tokens, mask):  # of four ways the first, the story's own, is the likeliest
-        likes.append(len(tokens))
-        return mask * torch.tensor([-1.0, -2, -3, -4])[:, None]
-
-    monkeypatch.setattr(base, "logprobs", logprobs)
-    found = evaluate.taxes(base, TOKENIZER, closed, 10, 64)
-    assert found == {"tax_lomi": [1.0] * 10, "tax_reading": [1.0] * 10, "tax_cloze": [1.0] * 10}
-    assert temperatures == [0.0] and likes == [4] * 10
-    right[0], right[10] = "wrong", "wrong"
-    found = evaluate.taxes(base, TOKENIZER, closed, 10, 64)
-    assert [sum(v) for v in found.values()] == [9, 9, 10]
-
-
-def test_a_page_of_examples_has_right_answers_to_training_prompts_of_four_uses():
-    for style in evaluate.FORMATS:
-        page = evaluate.few_shot_page(style, 0)
-        shots = [shot for shot in page.split(style[2]) if shot]
-        assert len(shots) == len(evaluate.SHOTS) == 4
-        for shot, use in zip(shots, evaluate.SHOTS):
-            prompt, answer = shot.removeprefix(style[0]).split(style[1])
-            request = world.parse(prompt)
-            assert request.task.use == use and gold(prompt, answer) > 0.85
-            assert world.split(request.core) == "train"
-
-
-def test_a_prompted_model_reads_the_page_and_answers_with_its_first_line(monkeypatch):
-    rows = []
-    monkeypatch.setattr(evaluate, "sample_texts", lambda model_, tokenizer, asked, new: (
-        rows.extend(asked) or [" yellow.\nQ: more"] * len(asked)))  # fmt: skip
-    base = GPT(GPTConfig(TOKENIZER.size, layers=1, heads=2, width=16))
-    style = ("Q: ", "\nA: ", "\n\n")
-    texts = evaluate.answer_all(base, TOKENIZER, ["Why?"], 8, style, "PAGE\n\n")
-    assert texts == ["yellow."]
-    assert TOKENIZER.decode(rows[0]) == "PAGE\n\nQ: Why?\nA:"
-    assert evaluate.answer_all(base, TOKENIZER, ["Why?"], 8) == [" yellow.\nQ: more"]
-    assert rows[1] == TOKENIZER.prompt("Why?")
-    with pytest.raises(UserError, match="too long"):
-        evaluate.answer_all(base, TOKENIZER, ["Why? " * 200], 8)
-
-
-def small_asked(count=12) -> dict:
-    probes = [probe for measure in judges.RATES.values() for probe in measure.probes]
-    files = {file: file for file in evaluate.SETS.values()} | {x: f"probes/{x}" for x in probes}
-    return {name: evaluate.read_prompts(file)[:count] for name, file in files.items()}
-
-
-def test_every_metric_is_of_its_own_prompts_and_its_topics_fit(monkeypatch):
-    asked = small_asked()
-    config = evaluate.Config(count=12)
-
-    def ask(prompts):  # right answers, which any judge can tell
-        return evaluate.right_answers(prompts)
-
-    texts, values = evaluate.measure(ask, None, TOKENIZER, asked, config)
-    assert texts == evaluate.right_answers(asked["test"])
-    topics = evaluate.topics_of(asked)
-    assert topics.keys() == values.keys()
-    for metric, mine in values.items():
-        assert len(mine) == len(topics[metric]) > 0
-    for metric, file in evaluate.SETS.items():
-        assert values[metric] == [gold(p, t) for p, t in zip(asked[file], ask(asked[file]))]
-        assert topics[metric] == [world.topic(p) for p in asked[file]]
-    for metric, of in judges.RATES.items():
-        prompts = [p for probe in of.probes for p in asked[probe]]
-        assert values[metric] == [float(of.judge(p, t)) for p, t in zip(prompts, ask(prompts))]
-        assert topics[metric] == [world.topic(p) for p in prompts]
-    uses = [world.parse(p).task.use for p in asked["test"]]
-    for use in set(uses):
-        expected = [v for v, u in zip(values["gold"], uses) if u == use]
-        assert values[f"gold_{use}"] == expected
-
-
-def test_differences_are_the_better_model_minus_the_other_and_wins_are_the_firsts(monkeypatch):
-    asked = small_asked()
-    good, bad = evaluate.right_answers(asked["test"]), ["No comment."] * 12
-    texts = {"gpt": bad, "prompted": bad, "sft": bad, "ppo": good, "round2": good, "right": good}
-    values = {name: {"gold": evaluate.golds(asked["test"], texts[name])} for name in texts
-              if name != "right"}  # fmt: skip
-    results = evaluate.compare(values, texts, asked, 0)
-    gain = np.mean(values["ppo"]["gold"])
-    for pair, expected in (("prompted-gpt", 0), ("sft-prompted", 0), ("ppo-prompted", gain),
-                           ("ppo-gpt", gain), ("ppo-sft", gain), ("round2-sft", gain)):  # fmt: skip
-        assert results["differences"][f"gold {pair}"]["value"] == pytest.approx(expected)
-    assert results["differences"]["gold sft-prompted"]["low"] < 0  # nothing is that sure
-    # Three answers to the same prompt are one topic, in the models' intervals and the differences'.
-    asked["test"] = asked["test"][:4] * 3
-    texts["ppo"] = evaluate.right_answers(asked["test"][:7]) + bad[7:]
-    values["ppo"]["gold"] = evaluate.golds(asked["test"], texts["ppo"])
-    values["sft"]["gold"] = [0.0] * 12
-    found, topics = evaluate.compare(values, texts, asked, 0), [*map(world.topic, asked["test"])]
-    gains = judges.interval(values["ppo"]["gold"], topics=topics, signed=True)
-    assert found["differences"]["gold ppo-sft"] == gains != judges.interval(values["ppo"]["gold"])
-    assert found["models"]["ppo"]["gold"] == judges.interval(values["ppo"]["gold"], topics=topics)
-    wins = results["wins"]
-    assert wins["ppo/sft"]["value"] > 0.8 and wins["ppo/sft"]["gold"] == 1
-    assert wins["right/gpt"]["gold"] == 1 and wins["sft/gpt"]["n"] == 0
-    assert "ppo_ptx/sft" not in wins and set(results["models"]) == set(values)
-
-
-def test_wins_are_judged_by_labelers_whose_rankings_trained_nothing(monkeypatch):
-    asked = []
-    monkeypatch.setattr(judges, "rate", lambda who, *rest: asked.append(who) or [2, 1])
-    judges.win_rate([KNOWN[0]] * 45, ["a"] * 45, ["b"] * 45, 0)
-    assert asked == [LABELERS // 2 + i % (LABELERS // 2) for i in range(45)]
-
-
-def test_the_few_shot_format_is_the_one_with_the_most_gold(folder, monkeypatch, capsys):
-    """A stub of each model answers rightly, prompted GPT in the second format alone."""
-    chosen = []
-
-    def answer_all(policy, tokenizer, prompts, max_new, style=None, page=""):
-        if style is not None:
-            chosen.append(style)
-            assert page == evaluate.few_shot_page(style, 0)
-        if style in (evaluate.FORMATS[0], evaluate.FORMATS[2]):
-            return ["No comment."] * len(prompts)
-        return evaluate.right_answers(prompts)
-
-    save(folder / "ppo.pt", other_weights(model(folder, "sft"), 0.5), {})
-    monkeypatch.setattr(evaluate, "answer_all", answer_all)
-    monkeypatch.setattr(evaluate, "taxes", lambda *args: {"tax_lomi": [1.0, 0.0]})
-    four = spied(monkeypatch, evaluate, "sample_responses")
-    results = evaluate.main(evaluate.Config(out=str(folder), device="cpu", count=6, max_new=2))
-    assert results["few_shot_format"] == evaluate.FORMATS[1][0]
-    assert chosen[:3] == list(evaluate.FORMATS) and set(chosen[3:]) == {evaluate.FORMATS[1]}
-    assert "swapped" not in results["models"]["prompted"]
-    assert results["models"]["gpt"]["tax_lomi"]["value"] == 0.5
-    (((policy, _, prompts, counts, _), _, _),) = four
-    assert same_weights(policy, model(folder, "sft")) and counts == [4] * 6
-    assert prompts == evaluate.read_prompts("valid")[:6]
 
 
 # ------------------------------------------------------------------------------------------ data/
