@@ -291,6 +291,29 @@ def test_texts_are_sampled_in_batches_that_fit(monkeypatch):
     assert sizes == [5] * 4
 
 
+def test_texts_are_sampled_at_the_temperature_and_the_length_asked_for(monkeypatch):
+    calls = []
+    monkeypatch.setattr(m, "generate", lambda model, rows, *rest: calls.append(rest) or rows)
+    tokenizer = SimpleNamespace(decode=str, eos=7)
+    m.sample_texts(tiny(), tokenizer, [[1]], 4, 0.0)
+    m.sample_texts(tiny(), tokenizer, [[1]], 5)
+    assert calls == [(4, 7, 0.0), (5, 7, 1.0)]
+
+
+def test_scores_are_in_the_order_of_the_texts_over_several_batches(monkeypatch):
+    monkeypatch.setattr(m, "rows_that_fit", lambda *args: 3)
+    net = tiny(m.ScalarGPT)
+    tokenizer = SimpleNamespace(prompt=lambda t: [int(t)], response=lambda t: [int(t), V - 1],
+                                pad=PAD)  # fmt: skip
+    prompts, responses = [str(i) for i in range(8)], [str(i) for i in range(8, 16)]
+    expected = []
+    for p, r in zip(prompts, responses):
+        row = torch.tensor([[int(p), int(r), V - 1]])
+        expected.append(net(row)[0, -1].item())
+    found = m.score_texts(net, tokenizer, prompts, responses)
+    assert found == pytest.approx(expected, rel=1e-4, abs=1e-5)
+
+
 @pytest.mark.parametrize("length", [CONTEXT, CONTEXT + 5])
 def test_a_prompt_that_leaves_no_room_is_refused(length):
     with pytest.raises(ValueError, match=f"{length} tokens"):
