@@ -201,8 +201,10 @@ def run_evaluate(folder, **changes):
 def test_a_models_results_do_not_depend_on_the_models_beside_it(models):
     every, own = run_evaluate(models), run_evaluate(models, prompt=COLOR)
     assert list(every["models"]) == ["gpt", "prompted", "sft", "ppo", "ppo_ptx", "round2"]
-    for file in ("ppo_ptx.pt", "ppo2.pt"):
-        (models / file).unlink()
+    (models / "ppo_ptx.pt").unlink()
+    without = run_evaluate(models)["models"]
+    assert without == {name: x for name, x in every["models"].items() if name != "ppo_ptx"}
+    (models / "ppo2.pt").unlink()
     fewer, fewer_own = run_evaluate(models), run_evaluate(models, prompt=COLOR)
     assert list(fewer["models"]) == ["gpt", "prompted", "sft", "ppo"]
     assert fewer["models"] == {name: every["models"][name] for name in fewer["models"]}

@@ -120,6 +120,21 @@ def test_pretraining_logs_the_loss_of_every_so_many_steps_and_the_tokens_so_far(
     assert f"{weights:,} parameters, 15 documents" in printed  # of 20
 
 
+def test_documents_of_ones_own_are_shuffled_and_a_quarter_but_500_at_most_held_out(
+    folder, monkeypatch
+):
+    texts = [f"{word}." for word in WORDS] * 240
+    for count, held in ((2, 1), (20, 5), (2400, 500)):
+        write_jsonl(folder / "text.jsonl", [{"text": text} for text in texts[:count]])
+        calls = spied(monkeypatch, pretrain, "held_out_loss")
+        monkeypatch.setattr(pretrain, "loss_of", lambda net, rows, *rest: net.ln_f.bias.sum())
+        run_pretrain(folder, tokens=20)
+        assert len(calls[0][0][1]) == held
+    config = pretrain.Config(text=str(folder / "text.jsonl"))
+    one, two = (pretrain.read_corpus(config, random.Random(seed)) for seed in (0, 1))
+    assert sorted(one) == sorted(two) == sorted(texts) and one != two and texts not in (one, two)
+
+
 def test_a_vocabulary_has_the_size_that_was_asked_for(folder):
     run_pretrain(folder, vocabulary=264, out=str(folder / "own"))
     tokenizer = Tokenizer.of(folder / "own")
@@ -157,6 +172,12 @@ def test_sft_logs_the_loss_of_the_step_and_of_all_that_is_held_out(folder, monke
     assert last == metrics and last["held_loss"] == history[-1]["held_loss"]
     line = "step 8 | loss {loss:.3f} | held-out loss {held_loss:.3f}".format(**history[-1])
     assert line in capsys.readouterr().out
+
+
+def test_the_final_held_out_loss_is_that_of_the_weights_that_are_saved(folder, monkeypatch):
+    losses = iter([1.0, 2.0, 3.0])  # it may rise
+    monkeypatch.setattr(sft, "held_out_loss", lambda *args: next(losses))
+    assert run_sft(folder, batch=5, epochs=2, log=3)["held_loss"] == 3.0
 
 
 def test_the_held_out_loss_is_per_token_over_several_batches_of_rows():

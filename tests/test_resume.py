@@ -112,20 +112,19 @@ def test_a_run_that_diverges_leaves_the_last_good_files(folder, monkeypatch):
     good = (folder / "sft.pt").read_bytes()
     lines = (folder / "sft.jsonl").read_bytes()
     monkeypatch.setattr(checkpoints, "SECONDS", 0)
-    states, keep = [], checkpoints.keep
+    states, keep, sft_loss = [], checkpoints.keep, sft.sft_loss
 
-    def keep_and_look(state, settings, steps, history, parts):
-        keep(state, settings, steps, history, parts)
-        states.append(steps)
-        if steps == 2:
-            parts["model"].wte.weight.data[0, 0] = torch.nan
+    def loss_and_diverge(model, *batch):
+        loss = sft_loss(model, *batch)
+        return loss * torch.nan if len(states) == 2 else loss  # in the third step
 
-    monkeypatch.setattr(checkpoints, "keep", keep_and_look)
+    monkeypatch.setattr(sft, "sft_loss", loss_and_diverge)
+    monkeypatch.setattr(checkpoints, "keep", lambda *args: (states.append(args[2]), keep(*args)))
     with pytest.raises(UserError, match="diverged"):
         sft.main(config(folder))
     assert states == [1, 2] and (folder / "sft.pt").read_bytes() == good
     assert (folder / "sft.jsonl").read_bytes() == lines
-    monkeypatch.setattr(checkpoints, "keep", keep)
+    monkeypatch.setattr(sft, "sft_loss", sft_loss)
     sft.main(config(folder, resume=True))  # the state is of before
     assert load(folder / "sft.pt", "", SIZE)
 
