@@ -198,24 +198,30 @@ def run_evaluate(folder, **changes):
     return evaluate.main(evaluate.Config(out=str(folder), device="cpu", **settings))
 
 
-def test_a_models_results_do_not_depend_on_the_models_beside_it(models):
-    every, own = run_evaluate(models), run_evaluate(models, prompt=COLOR)
-    assert list(every["models"]) == ["gpt", "prompted", "sft", "ppo", "ppo_ptx", "round2"]
-    (models / "ppo_ptx.pt").unlink()
-    without = run_evaluate(models)["models"]
-    assert without == {name: x for name, x in every["models"].items() if name != "ppo_ptx"}
-    (models / "ppo2.pt").unlink()
-    fewer, fewer_own = run_evaluate(models), run_evaluate(models, prompt=COLOR)
-    assert list(fewer["models"]) == ["gpt", "prompted", "sft", "ppo"]
-    assert fewer["models"] == {name: every["models"][name] for name in fewer["models"]}
-    assert fewer["labelers"] == every["labelers"] and fewer["seed"] == 0
-    assert fewer["wins"] == {pair: every["wins"][pair] for pair in fewer["wins"]}
+def test_a_models_answers_do_not_depend_on_the_models_beside_it(models, monkeypatch):
+    measured = spied(monkeypatch, evaluate, "measure")
+
+    def answers():
+        measured.clear()
+        results = run_evaluate(models)
+        return results, dict(zip(results["models"], [texts for _, _, (texts, _) in measured]))
+
+    (every, texts), own = answers(), run_evaluate(models, prompt=COLOR)
+    assert list(texts) == ["gpt", "prompted", "sft", "ppo", "ppo_ptx", "round2"]
+    assert len(set(map(tuple, texts.values()))) == 6
+    for file in ("ppo_ptx.pt", "ppo2.pt"):
+        (models / file).unlink()
+        fewer, same = answers()
+        assert same == {name: texts[name] for name in same} and len(same) < len(texts)
+        assert fewer["models"] == {name: every["models"][name] for name in same}
+        assert fewer["wins"] == {pair: every["wins"][pair] for pair in fewer["wins"]}
+        assert fewer["labelers"] == every["labelers"] and fewer["seed"] == 0
+    fewer_own = run_evaluate(models, prompt=COLOR)
     assert fewer_own == {name: own[name] for name in fewer_own} and len(fewer_own) == 4
     for name in ("base", "ppo"):
         (models / f"{name}.pt").unlink()
     assert run_evaluate(models, prompt=COLOR) == {"sft": own["sft"]}
-    other = run_evaluate(models, prompt=COLOR, seed=1)
-    assert other != {"sft": own["sft"]}
+    assert run_evaluate(models, prompt=COLOR, seed=1) != {"sft": own["sft"]}
 
 
 def test_what_is_written_is_what_is_returned_and_samples_are_of_all_models(models, capsys):

@@ -218,8 +218,8 @@ def centre_call(reward, weights, demonstrations):
     )  # fmt: skip
     net = tiny(ScalarGPT, weights)
     reward.centre(net, tokenizer, demonstrations)
-    pairs = [(d["prompt"], d["completion"]) for d in demonstrations]
-    scores = torch.tensor(score_texts(net, tokenizer, *zip(*pairs)))
+    prompts, completions = ([d[key] for d in demonstrations] for key in ("prompt", "completion"))
+    scores = torch.tensor(score_texts(net, tokenizer, prompts, completions))
     others = torch.cat([p.detach().flatten() for n, p in net.named_parameters() if "bias" not in n])
     return {"mean score of the demonstrations": scores.mean(), "bias": net.scalar.bias,
             "weights other than biases": others}, {}  # fmt: skip
