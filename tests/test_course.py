@@ -4,6 +4,7 @@ import ast
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 import zipfile
@@ -62,6 +63,11 @@ def test_the_table_is_whole():
         assert sum(name == e.name for name, *_ in MISTAKES) >= 3
 
 
+def test_the_instructors_page_has_the_table_as_it_is():
+    text = (ROOT / "notebooks" / "course" / "README.md").read_text("utf-8")
+    assert maker.table(EXERCISES) in text and f"from 1 to {len(BUGS)}" in text
+
+
 def test_the_copy_has_the_signatures_the_docstrings_and_the_hints_of_the_code(copy):
     blanked = {(e.file, name): e.name for e in EXERCISES for name in e.blanks}
     for file in maker.SCRIPTS:
@@ -107,7 +113,7 @@ def test_no_line_of_a_solution_is_in_the_copy(copy):
 def test_the_copy_comes_with_a_task_for_every_exercise_and_with_models(copy):
     text = (copy / "ASSIGNMENT.md").read_text("utf-8")
     for e in EXERCISES:
-        assert f". {e.name}\n" in text and e.question in text and e.task in text
+        assert f". {e.name}\n`" in text and e.question in text and e.task in text
         assert f"python -m pytest -m {e.name}`" in text
     assert "<!--" not in text and "| all | | 100 |" in text
     assert sorted(file.name for file in (copy / "out").iterdir()) == sorted(maker.GIVEN)
@@ -269,3 +275,28 @@ def test_the_chain_runs_as_soon_as_the_one_exercise_is_right(tmp_path):
                           capture_output=True, text=True, check=False)  # fmt: skip
     assert done.returncode == 0 and (folder / "out" / "ppo.pt").exists()
     assert run_pytest(folder).returncode == 0
+
+
+@pytest.mark.course
+def test_nbgrader_gives_the_solution_all_points_and_the_blank_notebook_none(tmp_path):
+    gradebook = pytest.importorskip("nbgrader.api").Gradebook
+    folder = tmp_path / "course"
+    maker.main([str(folder), "--nbgrader"])
+
+    def nbgrader(*command):
+        subprocess.run([sys.executable, "-m", "nbgrader", *command], cwd=folder, check=True,
+                       capture_output=True, env={**os.environ, "OMP_NUM_THREADS": "1"})  # fmt: skip
+
+    nbgrader("generate_assignment", "instructgpt")
+    released = folder / "release" / "instructgpt"
+    notebook = (released / "exercises.ipynb").read_text("utf-8")
+    assert "SOLUTION" not in notebook and "HIDDEN" not in notebook
+    assert notebook.count("raise NotImplementedError") == sum(len(e.blanks) for e in EXERCISES)
+    for student in ("blank", "solved"):
+        shutil.copytree(released, folder / "submitted" / student / "instructgpt")
+    shutil.copy(folder / "source" / "instructgpt" / "exercises.ipynb",
+                folder / "submitted" / "solved" / "instructgpt")  # fmt: skip
+    nbgrader("autograde", "instructgpt", "--create")
+    with gradebook(f"sqlite:///{folder}/gradebook.db") as book:
+        scores = {s.student.id: s.score for s in book.assignment_submissions("instructgpt")}
+    assert scores == {"blank": 0, "solved": 100}

@@ -195,7 +195,8 @@ def ranking_inputs():
 def ranking_call(reward, scores, ranks):
     scores = leaf(scores)
     return {"pairs": reward.beats_of(ranks), "loss": reward.bradley_terry_loss(scores, ranks),
-            "loss of ties alone": reward.bradley_terry_loss(scores[1:2], ranks[1:2])
+            "loss of ties alone": reward.bradley_terry_loss(scores[1:2], ranks[1:2]),
+            "loss of scores far apart": reward.bradley_terry_loss(1000 * scores, ranks),
             }, {"scores": scores}  # fmt: skip
 
 

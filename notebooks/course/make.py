@@ -94,26 +94,31 @@ def expected(exercises: list[Exercise]) -> dict:
 
 
 # --------------------------------------------------------------------------- what goes with it
+def table(exercises: list[Exercise]) -> str:
+    """The exercises in Markdown, a row for each."""
+    rows = ["| exercise | blanked | points | minutes | difficulty | section of the paper |",
+            "|---|---|---|---|---|---|"]  # fmt: skip
+    for i, e in enumerate(exercises, 1):
+        rows.append(f"| {i}. {e.name} | {e.file}: {', '.join(f'`{name}`' for name in e.blanks)} "
+                    f"| {e.points} | {e.minutes} | {e.difficulty} | {e.section} |")  # fmt: skip
+    points, minutes = sum(e.points for e in exercises), sum(e.minutes for e in exercises)
+    return "\n".join([*rows, f"| all | | {points} | {minutes} | | |"])
+
+
 def assignment(exercises: list[Exercise]) -> str:
     """ASSIGNMENT.md, from the table."""
-    template = (HERE / "assignment.md").read_text(encoding="utf-8")
-    rows = ["| exercise | file: function | points | minutes | difficulty | section |",
-            "|---|---|---|---|---|---|"]  # fmt: skip
     parts = []
     for i, e in enumerate(exercises, 1):
         blanked = ", ".join(f"`{name}`" for name in e.blanks)
-        rows.append(f"| {i}. [{e.name}](#{i}-{e.name}) | {e.file}: {blanked} | {e.points} "
-                    f"| {e.minutes} | {e.difficulty} | {e.section} |")  # fmt: skip
-        parts.append(f"### {i}. {e.name}\n{e.file}: {blanked}, {e.points} points. {e.task}\n\n"
+        parts.append(f"### {i}. {e.name}\n{blanked} in {e.file}, {e.points} points. {e.task}\n\n"
                      f"Check: `python -m pytest -m {e.name}`\n\n*In words:* {e.question}\n"
                      )  # fmt: skip
-    points, minutes = sum(e.points for e in exercises), sum(e.minutes for e in exercises)
-    rows.append(f"| all | | {points} | {minutes} | | |")
-    return (
-        template.replace("<!-- table -->", "\n".join(rows))
-        .replace("<!-- exercises -->", "\n".join(parts))
-        .replace("<!-- written -->", (HERE / "written.md").read_text(encoding="utf-8"))
-    )
+    text = (HERE / "assignment.md").read_text(encoding="utf-8")
+    written = (HERE / "written.md").read_text(encoding="utf-8")
+    for place, content in (("table", table(exercises)), ("exercises", "\n".join(parts)),
+                           ("written", written)):  # fmt: skip
+        text = text.replace(f"<!-- {place} -->", content)
+    return text
 
 
 def configuration(exercises: list[Exercise]) -> str:
@@ -172,8 +177,6 @@ def make(folder: Path, exercises: list[Exercise], bug: int | None = None) -> Non
     put(folder, "tests/exercises.py", (HERE / "exercises.py").read_text(encoding="utf-8"))
     put(folder, "tests/test_exercises.py", (HERE / "feedback.py").read_text(encoding="utf-8"))
     torch.save(expected(exercises), folder / "tests" / "expected.pt")
-    if bug:
-        put(folder, "curves.svg", curves(str(bug)))
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -194,6 +197,8 @@ def main(arguments: list[str] | None = None) -> None:
         make_course(config.folder, exercises)
     else:
         make(config.folder, exercises, config.bug)
+    if config.bug:
+        put(config.folder, "curves.svg", curves(str(config.bug)))
     print(f"wrote {config.folder}")
 
 
