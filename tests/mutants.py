@@ -13,7 +13,8 @@ MODEL, PPO = "tests/test_model.py", "tests/test_ppo.py"
 REWARD, SFT, LOOPS = "tests/test_reward.py", "tests/test_sft.py", "tests/test_loops.py"
 WORLD, JUDGES = "tests/test_world.py", "tests/test_judges.py"
 EVALUATE, MAINS = "tests/test_evaluate.py", "tests/test_mains.py"
-LOGS, CONVERT, LABEL = "tests/test_logs.py", "tests/test_convert.py", "tests/test_label.py"
+LOGS, RESUME = "tests/test_logs.py", "tests/test_resume.py"
+CONVERT, LABEL = "tests/test_convert.py", "tests/test_label.py"
 
 MUTANTS = [
     # ------------------------------------------------------------------------------- model.py
@@ -324,6 +325,92 @@ MUTANTS = [
      MAINS, "do_not_fit"),
     ("data/world.py", 'rf"\\b{re.escape(word)}\\b"', 'rf"{re.escape(word)}"',
      WORLD, "byte_for_byte"),
+    # ------------------------------------------------------- what the loops do around the formulas
+    ("pretrain.py", "train_bpe(texts, config.vocabulary - 1)",
+     "train_bpe(texts, config.vocabulary)", LOGS, "vocabulary_has"),
+    ("pretrain.py", '"tokens": seen[-1], "tokens_per_second"',
+     '"tokens": trained, "tokens_per_second"', LOGS, "same_log"),
+    ("sft.py",
+     "        mask[:, 0] = 0  # nothing stands before the first token to predict it from\n", "",
+     LOGS, "prompt_loss"),
+    ("sft.py",
+     "        total += sft_loss(model, tokens, mask).item() * mask.sum().item()\n"
+     "        count += mask.sum().item()\n", "        total += sft_loss(model, tokens, mask).item()\n"
+     "        count += 1\n", LOGS, "several_batches"),
+    ("reward.py",
+     'held_prompts = set(list(dict.fromkeys(record["prompt"] for record in records))[::10])',
+     'held_prompts = {record["prompt"] for record in records[::10]}', LOGS, "tenth_prompt"),
+    ("reward.py", 'write_jsonl(out / f"{name}.jsonl", [*history, metrics])',
+     'write_jsonl(out / "reward.jsonl", [*history, metrics])', LOGS, "second_rounds_files"),
+    ("reward.py", "rng = random.Random(seed)", "rng = random.Random(config.seed)", LOGS,
+     "seed_of_its_own"),
+    ("ppo.py", "average = copy.deepcopy(policy)", "average = copy.deepcopy(reference)", MAINS,
+     "average_starts"),
+    ("ppo.py",
+     "                policy_adam.step()\n"
+     "                # 4. The average follows.\n"
+     "                update_ema(average, policy, config.ema)\n",
+     "                # 4. The average follows.\n"
+     "                update_ema(average, policy, config.ema)\n"
+     "                policy_adam.step()\n", MAINS, "average_starts"),
+    ("ppo.py", "        if len(order) < size:\n", "        if not order:\n", MAINS, "asked_once"),
+    ("model.py", "generate(model, rows[at : at + size], max_new, tokenizer.eos, temperature)",
+     "generate(model, rows[at : at + size], max_new, tokenizer.eos)", MODEL, "length_asked_for"),
+    ("evaluate.py", '"gold_phrasing": "test_phrasing", "gold_entity": "test_entity"',
+     '"gold_phrasing": "test_entity", "gold_entity": "test_phrasing"', EVALUATE, "sets_are"),
+    ("evaluate.py",
+     "        torch.manual_seed(config.seed)  # an answer does not depend on the models before\n"
+     "        text, reward = ask", "        text, reward = ask", EVALUATE, "do_not_depend"),
+    ("evaluate.py", "return [gold(p, t) for p, t in", "return [float(gold(p, t) == 1) for p, t in",
+     EVALUATE, "half_right"),
+    ("evaluate.py", "judges.verdict(metric, beside[1] or beside[2])",
+     "judges.verdict(metric, beside[0] or beside[2])", EVALUATE, "tables"),
+    ("data/convert.py", "key=lambda item: item[1])", "key=lambda item: item[0])", CONVERT,
+     "exported_vocabulary"),
+    ("pretrain.py", "n_held = max(1, min(500, len(rows) // 4))",
+     "n_held = max(1, min(500, len(rows)) // 4)", LOGS, "500_at_most"),
+    ("pretrain.py", "    rng.shuffle(texts)\n    return texts", "    return texts", LOGS,
+     "500_at_most"),
+    ("sft.py", '{"held_loss": history[-1]["held_loss"],',
+     '{"held_loss": min(line["held_loss"] for line in history),', LOGS, "final_held_out"),
+    ("evaluate.py",
+     '    for name in tqdm(ask, "evaluate", leave=False, disable=None):\n'
+     "        torch.manual_seed(config.seed)  # an answer does not depend on the models before\n",
+     "    torch.manual_seed(config.seed)  # an answer does not depend on the models before\n"
+     '    for name in tqdm(ask, "evaluate", leave=False, disable=None):\n',
+     EVALUATE, "do_not_depend"),
+    ("data/checkpoints.py",
+     "            check_finite(modules, state)\n"
+     "            keep(state, settings, number + 1, history, parts)\n",
+     "            keep(state, settings, number + 1, history, parts)\n"
+     "            check_finite(modules, state)\n", RESUME, "diverges"),
+    ("pretrain.py", "        trained += sum(map(len, group))\n",
+     "        trained = seen[step + 1]\n", LOGS, "trained_since"),
+    ("pretrain.py", "len(tokenizer.decode(part).encode())", "len(tokenizer.decode(part))", LOGS,
+     "several"),
+    ("reward.py", "for f in rounds[:-1] for c in", "for f in rounds[-2:-1] for c in", LOGS,
+     "third_round"),
+    ("reward.py", '    if not any(len(set(c["ranks"])) > 1 for c in comparisons):\n',
+     "    if not comparisons:\n", LOGS, "ties_alone"),
+    ("reward.py", 'train(config, sft, comparisons, tokenizer, rng, out / f"{name}.state")',
+     'train(config, sft, comparisons, tokenizer, rng, out / "reward.state")', LOGS,
+     "second_rounds_files"),
+    ("ppo.py", "scores = torch.where(ended, scores, floor)",
+     "scores = torch.where(ended, scores, scores.clamp(max=floor))", PPO, "floor_takes"),
+    ("evaluate.py", '[text.strip().split("\\n")[0] for text in texts]',
+     '[text.split("\\n")[0].strip() for text in texts]', EVALUATE, "first_line"),
+    ("evaluate.py", "if w not in request.slots.values()]", "if w != old]", EVALUATE, "swapped"),
+    ("evaluate.py", "    torch.manual_seed(config.seed)\n    four = sample_responses(",
+     "    four = sample_responses(", EVALUATE, "do_not_depend"),
+    ("model.py", "texts += [tokenizer.decode(response) for response in responses]",
+     "texts += [tokenizer.decode(response).strip() for response in responses]", MODEL,
+     "white_space"),
+    ("data/checkpoints.py", 'settings["start"] = [checksum(module) for module in modules]',
+     'settings["start"] = checksum(modules[0])', LOGS, "another_reward_model"),
+    ("data/label.py", '(rank, ["prompt", "completions"])', '(rank, ["prompt"])', LABEL,
+     "still_shown"),
+    ("data/labelers.py", "if not content or len(set(sentences)) < len(sentences):",
+     "if not content or len(set(content)) < len(content):", WORLD, "said_twice"),
 ]  # fmt: skip
 
 

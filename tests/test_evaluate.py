@@ -30,6 +30,9 @@ def test_answers_to_a_swapped_text_are_judged_by_the_new_text(monkeypatch):
     monkeypatch.setattr(evaluate, "answer_all", right_for(None))
     assert sum(evaluate.swapped(None, None, closed, 8)) == len(closed)
     assert all(new != old for new, old in zip(asked[0], closed))
+    for new, old in zip(asked[0], closed):  # one word is new, and the text had it nowhere
+        (word,) = set(re.findall(r"\w+", new)) - set(re.findall(r"\w+", old))
+        assert word in {w for words in world.FAMILIAR.values() for w in words}
     monkeypatch.setattr(evaluate, "answer_all", right_for(closed))
     assert sum(evaluate.swapped(None, None, closed, 8)) == 0
 
@@ -78,13 +81,13 @@ def test_a_page_of_examples_has_right_answers_to_training_prompts_of_four_uses()
 def test_a_prompted_model_reads_the_page_and_answers_with_its_first_line(monkeypatch):
     rows = []
     monkeypatch.setattr(evaluate, "sample_texts", lambda model_, tokenizer, asked, new: (
-        rows.extend(asked) or [" yellow.\nQ: more"] * len(asked)))  # fmt: skip
+        rows.extend(asked) or ["\n yellow.\nQ: more"] * len(asked)))  # fmt: skip
     base = GPT(GPTConfig(TOKENIZER.size, layers=1, heads=2, width=16))
     style = ("Q: ", "\nA: ", "\n\n")
     texts = evaluate.answer_all(base, TOKENIZER, ["Why?"], 8, style, "PAGE\n\n")
     assert texts == ["yellow."]
     assert TOKENIZER.decode(rows[0]) == "PAGE\n\nQ: Why?\nA:"
-    assert evaluate.answer_all(base, TOKENIZER, ["Why?"], 8) == [" yellow.\nQ: more"]
+    assert evaluate.answer_all(base, TOKENIZER, ["Why?"], 8) == ["\n yellow.\nQ: more"]
     assert rows[1] == TOKENIZER.prompt("Why?")
     with pytest.raises(UserError, match="too long"):
         evaluate.answer_all(base, TOKENIZER, ["Why? " * 200], 8)
@@ -200,6 +203,7 @@ def run_evaluate(folder, **changes):
 
 def test_a_models_answers_do_not_depend_on_the_models_beside_it(models, monkeypatch):
     measured = spied(monkeypatch, evaluate, "measure")
+    reports = spied(monkeypatch, judges, "report")
 
     def answers():
         measured.clear()
@@ -216,6 +220,7 @@ def test_a_models_answers_do_not_depend_on_the_models_beside_it(models, monkeypa
         assert fewer["models"] == {name: every["models"][name] for name in same}
         assert fewer["wins"] == {pair: every["wins"][pair] for pair in fewer["wins"]}
         assert fewer["labelers"] == every["labelers"] and fewer["seed"] == 0
+        assert reports[-1][0] == reports[0][0]  # also the four samples that labelers are shown
     fewer_own = run_evaluate(models, prompt=COLOR)
     assert fewer_own == {name: own[name] for name in fewer_own} and len(fewer_own) == 4
     for name in ("base", "ppo"):

@@ -189,6 +189,9 @@ def test_where_all_are_alike_an_interval_has_wilsons_ends():
     # Pairs of one prompt, and prompts of one topic, are drawn together, so they count once.
     assert ends(judges.interval([5, 0, 5, 5], [5, 0, 5, 5])) == (0.4385, 1)
     assert ends(judges.interval([0.0] * 400, topics=[0, 1, 2, 2] * 100)) == (0, 0.5615)
+    same = judges.interval([0.0] * 400, topics=[*range(200)] * 2)
+    assert ends(same) == ends(judges.interval([0.0] * 200))
+    assert ends(judges.interval([9, 9, 9], [9, 9, 9])) == (0.4385, 1)
     # A difference that is 0 everywhere may be of either sign.
     assert ends(judges.interval([0.0] * 400, signed=True)) == (-0.0095, 0.0095)
     assert ends(judges.interval([0.5] * 400)) == (0.4905, 0.5095)

@@ -120,3 +120,12 @@ def test_ranks_are_stored_with_the_outputs_that_they_were_given_to(monkeypatch, 
     for text, rank, flags in zip(labeled["completions"], labeled["ranks"], labeled["flags"]):
         assert rank == shown.index(text) + 1
         assert flags == {1: "f", 3: "h"}.get(rank, "")
+
+
+def test_other_outputs_of_a_prompt_that_was_ranked_are_still_shown(session, tmp_path):
+    session("1 2 3")
+    again = {**RECORDS[0], "completions": ["hm", "hm!", "no"]}
+    write_jsonl(tmp_path / "in.jsonl", [again, *RECORDS])
+    labels, printed = session("3 2 1", "q")
+    assert "1 labeled, 3 to go" in printed
+    assert [x["completions"] for x in labels] == [RECORDS[0]["completions"], again["completions"]]

@@ -1,7 +1,9 @@
 """What the scripts log, print and write: of which step, counted over what, under which name."""
 
 import itertools
+import math
 import random
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -13,8 +15,9 @@ import reward
 import sft
 from data import checkpoints
 from data.checkpoints import load, save
-from data.files import read_jsonl, write_jsonl
+from data.files import UserError, read_jsonl, write_jsonl
 from data.tokenizer import Tokenizer
+from model import GPT, GPTConfig
 from tests.small import (
     TOKENIZER,
     WORDS,
@@ -118,6 +121,35 @@ def test_pretraining_logs_the_loss_of_every_so_many_steps_and_the_tokens_so_far(
     )
     weights = sum(p.numel() for p in model(folder, "base").parameters())
     assert f"{weights:,} parameters, 15 documents" in printed  # of 20
+
+
+def test_after_a_stop_the_speed_is_of_what_was_trained_since(folder, monkeypatch):
+    monkeypatch.setattr(checkpoints, "SECONDS", 0)
+    losses, keep = spied(monkeypatch, pretrain, "loss_of"), checkpoints.keep
+
+    def stop(*args):
+        keep(*args)
+        if args[2] == 4:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(checkpoints, "keep", stop)
+    with pytest.raises(KeyboardInterrupt):
+        run_pretrain(folder, batch=12, log=1000)
+    losses.clear()
+    monkeypatch.setattr(checkpoints, "keep", keep)
+    monkeypatch.setattr(pretrain, "time", SimpleNamespace(time=itertools.count().__next__))
+    metrics = run_pretrain(folder, batch=12, log=1000, resume=True)  # a second lies in between
+    tokens = sum(len(r) for args, _, loss in losses if loss.requires_grad for r in args[1])
+    assert metrics["tokens_per_second"] == tokens < metrics["tokens"]
+
+
+def test_bits_are_per_byte_where_letters_have_several():
+    net = GPT(GPTConfig(TOKENIZER.size, context=64, layers=1, heads=2, width=16))
+    text = "Élan für Zoë, naïve façade."
+    row = TOKENIZER.document(text)
+    loss, bits = pretrain.held_out_loss(net, [row], TOKENIZER, "cpu")
+    predicted = len(text.encode()) - len(TOKENIZER.decode(row[:1]).encode())
+    assert bits * predicted * math.log(2) == pytest.approx(loss * (len(row) - 1), rel=1e-4)
 
 
 def test_documents_of_ones_own_are_shuffled_and_a_quarter_but_500_at_most_held_out(
@@ -238,6 +270,36 @@ def test_every_tenth_prompt_of_ones_own_comparisons_is_held_out_however_often_it
     assert len(trained) + len(held) == len(records)
 
 
+def test_comparisons_of_ties_alone_are_refused(folder):
+    for ranks, fine in (([1, 1], False), ([1, 2], True)):
+        write_jsonl(folder / "own.jsonl", [
+            {"prompt": f"Say {i}.", "completions": ["a", "b"], "ranks": ranks}
+            for i in range(5)
+        ])  # fmt: skip
+        if fine:
+            assert len(reward.read_comparisons(str(folder / "own.jsonl"))[0]) == 4
+        else:
+            with pytest.raises(UserError, match="untied ranks"):
+                reward.read_comparisons(str(folder / "own.jsonl"))
+
+
+def test_ppo_does_not_go_on_with_another_reward_model(folder, monkeypatch):
+    monkeypatch.setattr(checkpoints, "SECONDS", 0)
+    keep = checkpoints.keep
+
+    def stop(*args):
+        keep(*args)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(checkpoints, "keep", stop)
+    with pytest.raises(KeyboardInterrupt):
+        run_ppo(folder)
+    other = other_weights(model(folder, "reward"), 0.1)
+    save(folder / "reward.pt", other, {}, floor=-1.0, spread=1.0)
+    with pytest.raises(UserError, match="another start"):
+        run_ppo(folder, resume=True)
+
+
 def test_a_reward_model_is_centred_on_the_first_1000_demonstrations_before_its_floor_is_taken(
     folder, monkeypatch
 ):
@@ -271,19 +333,33 @@ def test_floor_and_spread_are_of_300_comparisons_at_most_drawn_from_short_and_lo
 def test_a_second_rounds_files_stand_beside_the_firsts(folder, monkeypatch):
     save(folder / "ppo.pt", other_weights(model(folder, "sft"), 0.1), {})
     save(folder / "reward2.pt", model(folder, "reward"), {}, floor=-1.0, spread=1.0)
-    for file in ("reward.jsonl", "ppo.jsonl"):
+    for file in ("reward.jsonl", "ppo.jsonl", "reward.state", "ppo.state"):
         (folder / file).write_text("first\n")
+    monkeypatch.setattr(checkpoints, "SECONDS", 0)
     before = {file: (folder / file).read_bytes() for file in ("ppo.pt", "reward.pt")}
     comparison = {"prompt": "a", "completions": ["b", "c"], "ranks": [1, 2]}
     monkeypatch.setattr(reward, "collect", lambda *x: ([comparison] * 4, [comparison], {}))
     reward.main(reward.Config(out=str(folder), device="cpu", epochs=1, round=2))
     run_ppo(folder, round=2, snapshots=1)
-    for file in ("reward.jsonl", "ppo.jsonl"):
+    for file in ("reward.jsonl", "ppo.jsonl", "reward.state", "ppo.state"):
         assert (folder / file).read_text() == "first\n"
     assert {file: (folder / file).read_bytes() for file in before} == before
     for file in ("reward2.jsonl", "reward2.pt", "ppo2.jsonl", "ppo2.pt", "snapshots/ppo2_1.pt"):
         assert (folder / file).exists()
     assert not (folder / "snapshots" / "ppo_1.pt").exists()
+
+
+def test_a_third_round_learns_from_both_earlier_rounds(folder, monkeypatch):
+    records = [{"prompt": p, "completions": ["a", "b"], "ranks": [1, 2], "labeler": 0}
+               for p in ("first", "second")]  # fmt: skip
+    write_jsonl(folder / "comparisons.jsonl", records[:1])
+    write_jsonl(folder / "comparisons2.jsonl", records[1:])
+    monkeypatch.setattr(reward, "sample_responses", lambda policy, tokenizer, prompts, counts, most:
+                        [["It is red."] * k for k in counts])  # fmt: skip
+    config = reward.Config(out=str(folder), count=3, round=3)
+    comparisons, _, _ = reward.collect(config, [model(folder, "sft")], TOKENIZER, random.Random(0))
+    assert len(comparisons) == 5 and all(record in comparisons for record in records)
+    assert len(lines(folder, "comparisons3")) == 3
 
 
 def test_a_labelers_prompts_and_a_quarter_as_many_of_validation_are_sampled(folder, monkeypatch):

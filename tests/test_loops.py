@@ -240,6 +240,20 @@ def test_ptx_adds_the_coefficient_times_the_gradient_of_the_webs_loss(folder, mo
         torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-6)
 
 
+def test_the_gradient_is_clipped_with_the_webs_part_in_it(folder, monkeypatch):
+    monkeypatch.setattr(ppo.make, "corpus", lambda count: ["one is one."])
+    norms, step = [], torch.optim.Adam.step
+
+    def stepped(self, *args):
+        grads = [p.grad for p in self.param_groups[0]["params"] if p.grad is not None]
+        norms.append(torch.cat([grad.flatten() for grad in grads]).norm().item())
+        return step(self, *args)
+
+    monkeypatch.setattr(torch.optim.Adam, "step", stepped)
+    run_ppo(folder, ptx_coef=1e4, value_warmup=0)
+    assert norms[::2] == pytest.approx([1.0] * 4, rel=1e-3) and max(norms) < 1.001
+
+
 def test_ptx_rows_fit_a_model_of_a_short_context(folder, monkeypatch):
     monkeypatch.setattr(ppo.make, "corpus", lambda count: ["one is one. " * 99])
     run_ppo(folder, ptx_coef=0.5)  # a context of 64, where a row has 128 tokens at most

@@ -300,6 +300,12 @@ def test_texts_are_sampled_at_the_temperature_and_the_length_asked_for(monkeypat
     assert calls == [(4, 7, 0.0), (5, 7, 1.0)]
 
 
+def test_a_samples_white_space_is_left_as_it_is(monkeypatch):
+    monkeypatch.setattr(m, "generate", lambda model, rows, *rest: rows)
+    tokenizer = SimpleNamespace(decode=lambda row: " a \n", eos=7)
+    assert m.sample_texts(tiny(), tokenizer, [[1]], 4) == [" a \n"]
+
+
 def test_scores_are_in_the_order_of_the_texts_over_several_batches(monkeypatch):
     monkeypatch.setattr(m, "rows_that_fit", lambda *args: 3)
     net = tiny(m.ScalarGPT)

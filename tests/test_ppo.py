@@ -293,6 +293,12 @@ def test_rollout_marks_responses_and_gives_the_floor_to_those_without_eos():
     assert {0.0, 1.0} == set(batch["ended"].tolist())
 
 
+@pytest.mark.parametrize("floor", [-7.0, 7.0])
+def test_the_floor_takes_the_place_of_the_score_of_whatever_does_not_end(floor):
+    batch = roll(tiny(), tiny(), floor=floor)
+    assert ((batch["scores"] == floor) == (batch["ended"] == 0)).all()
+
+
 def test_rollout_charges_the_kl_to_the_reference_and_whitens_last():
     batch = roll(tiny(), tiny(seed=1), lam=0.9)
     mask = batch["mask"]

@@ -252,3 +252,13 @@ def test_a_search_that_finds_nothing_gives_up(monkeypatch):
     request = world.parse(prompt)
     with pytest.raises(RuntimeError, match="no text with"):
         world.compose(task, request.slots, {"avoid": "red"}, random.Random(0))
+
+
+def test_whatever_is_said_twice_is_worth_nothing():
+    """Also what says nothing of the matter: a filler, a hedge, a rude remark."""
+    right = "A lemon is yellow."
+    assert gold("What color is a lemon?", right) == 1
+    for remark in (world.FILLER[0], world.HEDGE[0], world.RUDE[0]):
+        once, twice = (gold("What color is a lemon?", " ".join([remark] * n + [right]))
+                       for n in (1, 2))  # fmt: skip
+        assert once > 0 and twice == 0
