@@ -335,7 +335,8 @@ MUTANTS = [
      LOGS, "prompt_loss"),
     ("sft.py",
      "        total += sft_loss(model, tokens, mask).item() * mask.sum().item()\n"
-     "        count += mask.sum().item()\n", "        total += sft_loss(model, tokens, mask).item()\n"
+     "        count += mask.sum().item()\n",
+     "        total += sft_loss(model, tokens, mask).item()\n"
      "        count += 1\n", LOGS, "several_batches"),
     ("reward.py",
      'held_prompts = set(list(dict.fromkeys(record["prompt"] for record in records))[::10])',

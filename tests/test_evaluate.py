@@ -20,7 +20,7 @@ COLOR = "What color is a lemon?"
 
 
 def test_answers_to_a_swapped_text_are_judged_by_the_new_text(monkeypatch):
-    closed = evaluate.read_prompts("probes/closed_qa")[:40]
+    closed = evaluate.read_prompts("probes/closed_qa")
     asked = []
 
     def right_for(prompts):
@@ -203,7 +203,6 @@ def run_evaluate(folder, **changes):
 
 def test_a_models_answers_do_not_depend_on_the_models_beside_it(models, monkeypatch):
     measured = spied(monkeypatch, evaluate, "measure")
-    reports = spied(monkeypatch, judges, "report")
 
     def answers():
         measured.clear()
@@ -220,7 +219,6 @@ def test_a_models_answers_do_not_depend_on_the_models_beside_it(models, monkeypa
         assert fewer["models"] == {name: every["models"][name] for name in same}
         assert fewer["wins"] == {pair: every["wins"][pair] for pair in fewer["wins"]}
         assert fewer["labelers"] == every["labelers"] and fewer["seed"] == 0
-        assert reports[-1][0] == reports[0][0]  # also the four samples that labelers are shown
     fewer_own = run_evaluate(models, prompt=COLOR)
     assert fewer_own == {name: own[name] for name in fewer_own} and len(fewer_own) == 4
     for name in ("base", "ppo"):
@@ -364,6 +362,9 @@ def test_the_reward_model_is_measured_on_four_sft_samples_of_each_prompt(models,
     flat = [(p, t) for p, texts in zip(prompts, four) for t in texts]
     assert scores == evaluate.score_texts(net, TOKENIZER, *zip(*flat))
     assert "agreement" not in found and not agreements  # nobody knows who ranked
+    torch.manual_seed(12345)  # whatever was sampled before
+    assert evaluate.labelers_beside(net, sft, TOKENIZER, prompts, config) == found
+    assert reports[1][0] == reports[0][0]
     write_jsonl(models / "comparisons.jsonl", [{**comparison, "labeler": 3}])
     found = evaluate.labelers_beside(net, sft, TOKENIZER, prompts, config)
     assert found["agreement"] == judges.agreement([{**comparison, "labeler": 3}], 9)

@@ -296,6 +296,7 @@ def test_ppo_does_not_go_on_with_another_reward_model(folder, monkeypatch):
         run_ppo(folder)
     other = other_weights(model(folder, "reward"), 0.1)
     save(folder / "reward.pt", other, {}, floor=-1.0, spread=1.0)
+    monkeypatch.setattr(checkpoints, "keep", keep)
     with pytest.raises(UserError, match="another start"):
         run_ppo(folder, resume=True)
 
