@@ -211,7 +211,7 @@ def swapped(model, tokenizer, prompts: list[str], max_new: int) -> list[float]:
         request = world.parse(prompt)
         key = {"read_what": "thing", "read_color": "color", "read_who": "name"}[request.task.name]
         old = request.slots[key]
-        words = [w for w in world.FAMILIAR[key] if w not in request.slots.values()]
+        words = [w for w in world.FAMILIAR[key] if w != old]
         changed = [re.sub(rf"\b{old}\b", word, prompt, count=1) for word in words]
         unseen = [p for p in changed if world.split(p) == "test"]
         new.append(rng.choice(unseen or changed))

@@ -227,6 +227,8 @@ def tokens_and_mask(
 ):
     """Token lists of prompts and responses -> tokens (B,T) and the mask of response tokens (B,T).
 
+    A prompt ends with its newline and a response with its EOS, as data/tokenizer.py makes them.
+
     SFT, the reward model and PPO all use this mask. A response is cut where the context ends.
     Raises ValueError for a prompt that leaves no room.
     """
@@ -251,9 +253,9 @@ def last_token(mask):
 def draw_token(logits, temperature: float):
     """Draws a token from each row's softmax: (B,V) -> (B,) int64. Temperature 0: the likeliest.
 
-    It is the first one at which the cumulative probability exceeds a uniform number: where 0.2, 0.5
-    and 0.3 add up to 0.2, 0.7 and 1, a 0.6 draws the second. torch.multinomial draws from the same
-    softmax, but on a CPU takes twelve times as long, a third of the time of sampling.
+    The one drawn is the first at which the cumulative probability exceeds a uniform number: where
+    0.2, 0.5 and 0.3 add up to 0.2, 0.7 and 1, a 0.6 draws the second. torch.multinomial draws from
+    the same softmax, but on a CPU takes twelve times as long, a third of the time of sampling.
     """
     if temperature == 0:
         return logits.argmax(dim=-1)

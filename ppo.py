@@ -117,7 +117,8 @@ def shaped_rewards(scores, logp, ref_logp, mask, beta: float):
 def gae(rewards, values, mask, lam: float):
     """Generalised advantage estimation without a discount (Schulman et al. 2016).
 
-    rewards, values, mask (B,T) -> advantages, returns (B,T), 0 outside the mask.
+    rewards, values, mask (B,T) -> advantages, returns (B,T), 0 outside the mask. Whatever stands
+    outside the mask in rewards and values does not matter.
     delta_t = r_t + V_{t+1} - V_t, A_t = delta_t + lam * A_{t+1}; V after the last token is 0.
     delta says how much better things look after a token than before. lam = 0 believes the value
     network alone, lam = 1 waits for the real score. Returns, advantages + values before any
@@ -186,12 +187,16 @@ def update_ema(average, model, decay: float):
 
 @torch.no_grad()
 def rollout(policy, reference, value_net, reward_model, prompts, tokenizer, config, floor):
-    """Answers prompts and computes all that the update needs: a dict of tensors, (B,T) or (B,).
+    """Answers prompts and computes all that the update needs, as a dict of tensors.
+
+    (B,T): tokens, mask, logp, ref_logp, values, returns, advantages. (B,): scores, ended (1.0 where
+    a response ends with EOS, else 0.0).
 
     Steps: 1. sample at temperature 1  2. log-probabilities of the policy (the "old" ones) and of
-    the reference, and values  3. score at the last token; without EOS it is `floor`, or an answer
-    that was cut off could score well
-    4. rewards = KL penalty per token + score at the end  5. advantages and returns  6. whitening.
+    the reference, and values  3. score at the last token; without EOS it is `floor`: otherwise an
+    answer that was cut off could score well
+    4. rewards = KL penalty per token + score at the end  5. advantages and returns
+    6. whitening of the advantages.
     """
     responses = generate(policy, prompts, config.max_new, tokenizer.eos)
     device = policy.wte.weight.device

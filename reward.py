@@ -219,6 +219,8 @@ def train(config: Config, sft: GPT, comparisons: list[dict], tokenizer, rng, sta
 def centre(model: ScalarGPT, tokenizer: Tokenizer, demonstrations: list[dict]) -> None:
     """Makes the mean score of demonstrations 0, in the head's bias, so it is saved with it.
 
+    demonstrations are records of prompt and completion.
+
     The loss knows differences alone, so the model comes with any offset. After this, as in the
     paper, a score says better or worse than a demonstration.
     """

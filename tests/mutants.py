@@ -400,7 +400,6 @@ MUTANTS = [
      "scores = torch.where(ended, scores, scores.clamp(max=floor))", PPO, "floor_takes"),
     ("evaluate.py", '[text.strip().split("\\n")[0] for text in texts]',
      '[text.split("\\n")[0].strip() for text in texts]', EVALUATE, "first_line"),
-    ("evaluate.py", "if w not in request.slots.values()]", "if w != old]", EVALUATE, "swapped"),
     ("evaluate.py", "    torch.manual_seed(config.seed)\n    four = sample_responses(",
      "    four = sample_responses(", EVALUATE, "do_not_depend"),
     ("model.py", "texts += [tokenizer.decode(response) for response in responses]",

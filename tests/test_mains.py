@@ -432,3 +432,10 @@ def test_completions_and_ranks_that_do_not_fit_are_refused(tmp_path, completions
     file.write_text(json.dumps(record) + "\n")
     with pytest.raises(UserError, match="two or more completions and a rank"):
         read_jsonl(file, "prompt", "completions", "ranks")
+
+
+def test_lines_end_at_newlines_alone(tmp_path):
+    """Unicode has other line separators, which JSON lets stand in a text."""
+    records = [{"text": "a\u2028b\x85c\x0cd\re"}, {"text": "\u2029"}]
+    write_jsonl(tmp_path / "a.jsonl", records)
+    assert read_jsonl(tmp_path / "a.jsonl", "text") == records

@@ -7,6 +7,7 @@ grades are made from. An exercise's `inputs(seed)` makes what its functions are 
 """
 
 import copy
+import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
 from types import SimpleNamespace
@@ -93,7 +94,7 @@ def attention_call(model, heads, width, weights, x, remembered):
     layer.load_state_dict(weights)
     x = leaf(x)
     out = {"output": layer(x)}
-    names = model.Attention.forward.__globals__
+    names = inspect.unwrap(model.Attention.forward).__globals__
     kept, names["remember"] = names["remember"], lambda *args: remembered  # an exercise of its own
     try:
         with torch.no_grad():
@@ -112,8 +113,12 @@ def draw_call(model, logits, temperatures):
     close = (logits / 10).repeat_interleave(50, dim=0)
     out = {"likeliest token, at temperature 0": model.draw_token(close, 0)}
     rows = logits.repeat_interleave(20_000, dim=0)
+    again = [model.draw_token(rows[:1000], 1.0) for _ in range(2)]
+    out["the same tokens are drawn again"] = torch.tensor(torch.equal(*again))
     for temperature in temperatures:
-        drawn = model.draw_token(rows, temperature).view(len(logits), -1)
+        drawn = model.draw_token(rows, temperature)
+        out["the tokens drawn, by shape and type"] = torch.zeros_like(drawn)
+        drawn = drawn.view(len(logits), -1)
         shares = torch.stack([row.bincount(minlength=logits.shape[1]) for row in drawn]) / 20_000
         out[f"shares of 20,000 tokens drawn at temperature {temperature}"] = shares
     return out, {}
@@ -141,7 +146,6 @@ def mask_inputs():
 
 
 def mask_call(model, prompts, responses, context):
-    given = copy.deepcopy([prompts, responses])
     tokens, mask = model.tokens_and_mask(prompts, responses, PAD, context)
     out = {"tokens": tokens, "mask": mask}
     short, full = ([[1]], [[2, 3]]), ([[1] * (context - 1)], [[2, 3]])
@@ -149,7 +153,6 @@ def mask_call(model, prompts, responses, context):
     out["tokens of a prompt that leaves room for one"] = model.tokens_and_mask(*full, PAD, context)[
         0
     ]
-    out["the given lists are left as they are"] = torch.tensor([prompts, responses] == given)
     try:
         model.tokens_and_mask([[1] * context], [[2]], PAD, context)
     except ValueError:
@@ -194,8 +197,10 @@ def ranking_inputs():
 
 def ranking_call(reward, scores, ranks):
     scores = leaf(scores)
+    ties = reward.bradley_terry_loss(scores[1:2], ranks[1:2])
     return {"pairs": reward.beats_of(ranks), "loss": reward.bradley_terry_loss(scores, ranks),
-            "loss of ties alone": reward.bradley_terry_loss(scores[1:2], ranks[1:2]),
+            "loss of ties alone": ties,
+            "a loss of ties alone has a gradient": torch.tensor(ties.requires_grad),
             "loss of scores far apart": reward.bradley_terry_loss(1000 * scores, ranks),
             }, {"scores": scores}  # fmt: skip
 
@@ -295,18 +300,31 @@ def rollout_inputs():
     nets = {name: weights_of(kind, torch.float32) for name, kind in
             (("policy", GPT), ("reference", GPT), ("value_net", ScalarGPT),
              ("reward_model", ScalarGPT))}  # fmt: skip
-    return {"nets": nets, "prompts": token_lists(32, 1, 6), "floor": -3.0,
-            "beta": float(torch.rand(()) + 0.1), "lam": 0.8}  # fmt: skip
+    responses = token_lists(8, 1, 6)
+    ended = [*(r + [EOS] for r in responses[:5]), [1, 2, 3, 4, 5, 6, EOS]]
+    return {"nets": nets, "prompts": token_lists(8, 1, 6),
+            "responses": [*ended, [3] * 7, responses[6] + [7] * (7 - len(responses[6]))],
+            "floor": -3.0, "beta": float(torch.rand(()) + 0.1), "lam": 0.8}  # fmt: skip
 
 
-def rollout_call(ppo, nets, prompts, floor, beta, lam):
+def rollout_call(ppo, nets, prompts, responses, floor, beta, lam):
     from model import GPT, ScalarGPT
 
     made = [tiny(ScalarGPT if "scalar.bias" in w else GPT, w) for w in nets.values()]
-    config = SimpleNamespace(max_new=7, beta=beta, lam=lam)
-    torch.manual_seed(0)
-    batch = ppo.rollout(*made, prompts, SimpleNamespace(eos=EOS, pad=PAD), config, floor)
-    return dict(batch), {}
+    config, asked = SimpleNamespace(max_new=7, beta=beta, lam=lam), []
+
+    def generate(policy, prompts, max_new, eos, temperature=1.0):
+        asked.append(policy is made[0] and (max_new, eos, temperature) == (7, EOS, 1))
+        return responses
+
+    names = inspect.unwrap(ppo.rollout).__globals__
+    kept, names["generate"] = names["generate"], generate
+    try:
+        batch = ppo.rollout(*made, prompts, SimpleNamespace(eos=EOS, pad=PAD), config, floor)
+    finally:
+        names["generate"] = kept
+    out = {"the policy is sampled once, with max_new and eos": torch.tensor(asked == [True])}
+    return {**batch, **out, "number of keys": torch.tensor(len(batch))}, {}
 
 
 # ------------------------------------------------------------------------------------ comparing
@@ -315,13 +333,25 @@ def inputs_of(exercise: Exercise, seed: int) -> dict:
     return exercise.inputs()
 
 
+def alike(one, other) -> bool:
+    """Two inputs are the same: tensors, or lists and dictionaries of them and of plain values."""
+    if isinstance(one, torch.Tensor):
+        return torch.equal(one, other)
+    if isinstance(one, dict):
+        return all(alike(x, other[key]) for key, x in one.items())
+    if isinstance(one, list):
+        return len(one) == len(other) and all(map(alike, one, other))
+    return one == other
+
+
 def outputs_of(exercise: Exercise, module, inputs: dict) -> dict:
     """What the functions answer, and gradients: a random projection of all outputs, by each leaf.
 
     An output that is no tensor is described in words.
     """
-    found, leaves = exercise.call(module, **copy.deepcopy(inputs))
-    loss, outputs = 0.0, {}
+    given = copy.deepcopy(inputs)
+    found, leaves = exercise.call(module, **given)
+    loss, outputs = 0.0, {"inputs left as they were": torch.tensor(alike(given, inputs))}
     for name, x in found.items():
         if not isinstance(x, torch.Tensor):
             outputs[name] = f"is {'nothing' if x is None else 'a ' + type(x).__name__}, no tensor"
@@ -339,30 +369,49 @@ def outputs_of(exercise: Exercise, module, inputs: dict) -> dict:
     return outputs
 
 
+def unequal(right, found, tolerance: float) -> str:
+    """What is wrong with an output, in words; "" if nothing is. One that is no tensor is a text."""
+    if isinstance(found, str) or isinstance(right, str):
+        return "" if found == right else str(found)
+    if found.shape != right.shape:
+        return f"has the shape {tuple(found.shape)}, not {tuple(right.shape)}"
+    floats = right.is_floating_point() and found.is_floating_point()
+    if not floats and found.dtype != right.dtype:
+        return f"has the type {found.dtype}, not {right.dtype}"
+    near = torch.isclose(found.double(), right.double(), rtol=tolerance, atol=tolerance,
+                         equal_nan=True)  # fmt: skip
+    if near.all():
+        return ""
+    at = tuple((~near).nonzero()[0].tolist())
+    values = ", not ".join(f"{x[at].item():.4g}" for x in (found, right))
+    if not at:
+        return f"is {values}"
+    count = f"{int((~near).sum())} of {right.numel()} entries"
+    return f"is wrong in {count}, first at {list(at)}: {values}"
+
+
 def difference(right: dict, found: dict, tolerance: float) -> str:
-    """In a sentence the first output that is not as it should be; "" if all are."""
+    """The first output that is not as it should be, and what is wrong; "" if all are right."""
     for name, x in right.items():
-        y = found.get(name, "is missing")
-        if isinstance(y, str):
-            return f"{name} {y}"
-        if y.shape != x.shape:
-            return f"{name} has the shape {tuple(y.shape)}, not {tuple(x.shape)}"
-        if x.is_floating_point() != y.is_floating_point():
-            return f"{name} has the type {y.dtype}, not {x.dtype}"
-        near = torch.isclose(y.double(), x.double(), rtol=tolerance, atol=tolerance,
-                             equal_nan=True)  # fmt: skip
-        if not near.all():
-            wrong = int((~near).sum())
-            return f"{name} is wrong" + (f" in {wrong} of {x.numel()} entries" if x.dim() else "")
+        wrong = unequal(x, found.get(name, "is missing"), tolerance)
+        if wrong:
+            return f"{name} {wrong}"
     return ""
 
 
-def looks_like(found: dict, mistakes: list[tuple[str, dict]], tolerance: float) -> str:
-    """The sentence of the usual mistake that gives these outputs; "" if none does."""
-    for sentence, outputs in mistakes:
-        if outputs.keys() == found.keys() and not difference(outputs, found, tolerance):
-            return sentence
-    return ""
+def feedback(right: dict, found: dict, mistakes: list[tuple[str, dict]], tolerance: float) -> str:
+    """`difference`, and the usual mistake that it looks like; "" if all is right.
+
+    That is one that gives the same outputs, or else the only one that gives the first wrong output.
+    """
+    says = difference(right, found, tolerance)
+    if not says:
+        return ""
+    first = next(n for n, x in right.items() if unequal(x, found.get(n, "is missing"), tolerance))
+    alike = [s for s, o in mistakes if not difference(o, found, tolerance)]
+    alike = alike or [s for s, o in mistakes if first in found and first in o
+                      and not unequal(o[first], found[first], tolerance)]  # fmt: skip
+    return says + (f". A usual mistake does just this: {alike[0]}" if len(alike) == 1 else "")
 
 
 # -------------------------------------------------------------------------------------- the table
@@ -372,7 +421,8 @@ EXERCISES = [
         "Vaswani et al. 2017, section 3.2",
         "Given x (B,T,C) and the layers qkv and proj, return (B,T,C): H heads of scaled "
         "dot-product attention in which a token sees itself and those before it. With a cache, "
-        "`remember` has the keys, the values and what is visible.",
+        "`remember(k, v, positions, cache)`, exercise 3, returns all keys, all values and what is "
+        "visible; the check brings a stand-in for it.",
         "What would the loss of a trained model look like if a token could see the next one, and "
         "what would its samples look like?",
         attention_inputs, attention_call,
@@ -393,8 +443,9 @@ EXERCISES = [
         "Given keys and values (B,H,T,D) of new tokens, their positions (B,T) and a layer's cache "
         "(2,B,H,M,D), write them into the cache in place. Return all keys and all values "
         "(B,H,M,D), and visible (B,1,T,M): true where a new token may look.",
-        "How many multiplications does the cache save for a response of 64 tokens behind a prompt "
-        "of 32, and what does it cost in memory?",
+        "For a response of 64 tokens behind a prompt of 32 and the default GPTConfig: how many "
+        "keys and values are computed with the cache, how many without, and how much memory does "
+        "it cost?",
         cache_inputs, cache_call,
     ),
     Exercise(
@@ -402,8 +453,8 @@ EXERCISES = [
         "Given B prompts and responses as token lists, return tokens (B,T), padded on the right "
         "with `pad`, and mask (B,T), 1.0 on the response's tokens, its EOS among them, and else "
         "0.0. A row is cut where the context ends. `require_room` refuses a prompt without room.",
-        "Why needs padding on the right no attention mask in a causal model, and why would padding "
-        "on the left need one?",
+        "Why does padding on the right need no attention mask in a causal model, and why would "
+        "padding on the left need one?",
         mask_inputs, mask_call,
     ),
     Exercise(
@@ -443,10 +494,11 @@ EXERCISES = [
         centre_inputs, centre_call,
     ),
     Exercise(
-        "rewards", "ppo.py", ("shaped_rewards",), 8, 25, "medium", "3.5, equation 2",
+        "rewards", "ppo.py", ("shaped_rewards",), 8, 20, "medium", "3.5, equation 2",
         "Given scores (B,), the log-probabilities logp and ref_logp (B,T), mask (B,T) and beta, "
         "return the reward of each token (B,T): minus beta times the difference of the "
-        "log-probabilities where mask is 1, and at the last response token the score besides.",
+        "log-probabilities where mask is 1, plus the score at the last response token. "
+        "`last_token` is given.",
         "With which beta would PPO return the SFT model unchanged, and with which would it have no "
         "reason to write language at all?",
         rewards_inputs, rewards_call,
@@ -468,7 +520,7 @@ EXERCISES = [
         whiten_inputs, whiten_call,
     ),
     Exercise(
-        "policy", "ppo.py", ("policy_loss",), 8, 30, "medium", "Schulman et al. 2017, equation 7",
+        "policy", "ppo.py", ("policy_loss",), 8, 25, "medium", "Schulman et al. 2017, equation 7",
         "Given logp, old_logp, advantages and mask (B,T) and the clip range, return PPO's clipped "
         "loss, to be minimised: a mean over the tokens where mask is 1.",
         "Draw the loss over the ratio for an advantage of +1 and of -1. Where is the gradient 0, "
@@ -487,15 +539,16 @@ EXERCISES = [
         "average", "ppo.py", ("update_ema",), 4, 10, "easy", "C.4",
         "Given two modules and a decay, move every weight of the first in place: decay times "
         "itself plus (1 - decay) times the second's. The second stays as it is.",
-        "The average starts as the first policy. After how many steps has it half forgotten it at "
-        "a decay of 0.95?",
+        "The average starts as the first policy. At a decay of 0.95, after how many steps is that "
+        "policy's weight in it one half?",
         average_inputs, average_call,
     ),
     Exercise(
-        "rollout", "ppo.py", ("rollout",), 8, 45, "hard", "3.5 and C.4",
+        "rollout", "ppo.py", ("rollout",), 8, 40, "medium", "3.5 and C.4",
         "Given the policy, the reference, the value network, the reward model, prompts as token "
         "lists, the tokenizer (eos, pad), the settings (max_new, beta, lam) and the floor, return "
-        "the dictionary of all that PPO's update needs, by the six steps of the docstring.",
+        "the dictionary of all that PPO's update needs, by the steps of the docstring. It calls "
+        "eight earlier exercises.",
         "Name what would change if the reference were the policy of the iteration before.",
         rollout_inputs, rollout_call, tolerance=1e-3,
     ),

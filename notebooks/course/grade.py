@@ -11,28 +11,46 @@ answer to the same inputs, and alone writes RESULTS/score.json. Needs Linux.
 """
 
 import argparse
+import ast
+import contextlib
 import csv
 import json
 import os
 import secrets
+import select
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
 import textwrap
 import time
+import zipfile
 from datetime import datetime, timezone
 from pathlib import Path
 
+import numpy as np
 import torch
-from exercises import EXERCISES, Exercise, difference, inputs_of, looks_like
-from make import HERE, ROOT, answers, functions_of
+from exercises import EXERCISES, Exercise, feedback, inputs_of
+from make import HERE, ROOT, answers, blank, functions_of
 
 CASES = 3  # inputs for each exercise
 FILES = sorted({exercise.file for exercise in EXERCISES})
-NOBODY = 65534  # whom the child becomes where the grader is root
 ENVIRONMENT = {"PATH": os.environ.get("PATH", ""), "PYTHONDONTWRITEBYTECODE": "1",
                "HOME": "/nowhere", "OMP_NUM_THREADS": "1"}  # fmt: skip
+NOBODY = {"user": 65534, "group": 65534, "extra_groups": []}
+# Namespaces of Linux: no network, no other processes, a disk that can't be written but for the
+# folder $1, and empty folders and files in place of the repository's own, from $3 on.
+APART = "unshare --user --map-root-user --mount --net --ipc --pid --fork --kill-child --mount-proc"
+HIDE = """set -e
+mount --bind "$1" "$1"
+mount -o remount,bind,ro /
+folder=$1 empty=$2; shift 2
+while [ "$1" != -- ]; do
+    if [ -d "$1" ]; then mount --bind "$empty" "$1"; else mount --bind /dev/null "$1"; fi; shift
+done
+shift; cd "$folder"; exec unshare --user "$@"
+"""
 
 
 # ----------------------------------------------------------------------------- what is submitted
@@ -42,61 +60,84 @@ def read(submission: Path, file: str) -> str:
     found = next((place for place in places if place.is_file()), None)
     if not found:
         raise ValueError(f"{file} is missing")
-    if found.stat().st_size > 2**20:
-        raise ValueError(f"{file} has more than a megabyte")
+    if not found.resolve().is_relative_to(submission.resolve()):
+        raise ValueError(f"{file} is a link to another place")
+    if found.stat().st_size > 2**17:
+        raise ValueError(f"{file} has more than 128 KB")
     try:
-        return found.read_text(encoding="utf-8")
+        return found.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError):
         raise ValueError(f"{file} is not UTF-8 text") from None
 
 
-def planted(exercise: Exercise, submitted: str) -> str:
-    """The repository's file with the submitted functions. Raises ValueError, with a sentence."""
-    lines = (ROOT / exercise.file).read_text(encoding="utf-8").splitlines()
+def plain(node: ast.FunctionDef) -> str:
+    """A function's code without annotations: what they name need not be known here."""
+    for part in ast.walk(node):
+        if isinstance(part, ast.arg):
+            part.annotation = None
+        elif isinstance(part, ast.FunctionDef):
+            part.returns = None
+    return ast.unparse(node)
+
+
+def planted(exercise: Exercise, text: str, submitted: str) -> str:
+    """A file's text with the submitted functions. Raises ValueError, with a sentence."""
+    lines = text.splitlines()
     right = functions_of("\n".join(lines))
     try:
-        found, theirs = functions_of(submitted), submitted.splitlines()
+        theirs = functions_of(submitted)
+        code = {name: plain(theirs[name]) for name in exercise.blanks if name in theirs}
     except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
         raise ValueError(f"{exercise.file} is not Python: {error}") from None
     for name in sorted(exercise.blanks, key=lambda name: -right[name].lineno):  # from below
-        if name not in found:
+        if name not in code:
             raise ValueError(f"{name} is missing in {exercise.file}")
-        first = min([found[name].lineno, *(d.lineno for d in found[name].decorator_list)])
-        code = textwrap.dedent("\n".join(theirs[first - 1 : found[name].end_lineno]))
-        begin = min([right[name].lineno, *(d.lineno for d in right[name].decorator_list)])
+        first = min([right[name].lineno, *(d.lineno for d in right[name].decorator_list)])
         pad = " " * right[name].col_offset
-        lines[begin - 1 : right[name].end_lineno] = textwrap.indent(code, pad).splitlines()
+        lines[first - 1 : right[name].end_lineno] = textwrap.indent(code[name], pad).splitlines()
     return "\n".join(lines) + "\n"
 
 
 # ------------------------------------------------------------------------------------- the child
 class Child:
-    """The process that runs submitted functions; started anew whenever it has died."""
+    """The process that runs the functions of one submission, started anew if it has died."""
 
     def __init__(self, folder: Path):
-        self.folder, self.process = folder, None
-        self.rest = folder / "rest"
+        self.folder, self.rest, self.process = folder, folder / "rest", None
         shutil.copytree(ROOT / "data", self.rest / "data",
                         ignore=shutil.ignore_patterns("__pycache__"))  # fmt: skip
-        shutil.copy(HERE / "exercises.py", self.rest)
-        shutil.copy(HERE / "child.py", folder)
+        for name in ("exercises.py", "child.py"):
+            shutil.copy(HERE / name, self.rest)
+        (folder / "empty").mkdir()
         subprocess.run(["chmod", "-R", "a+rX", str(folder)], check=True)
 
     def start(self) -> None:
-        """As nobody, if the grader is root and nobody can read Python; else as the same user."""
-        nobody = {"user": NOBODY, "group": NOBODY, "extra_groups": []}
-        for user in [nobody, {}] if os.geteuid() == 0 else [{}]:
+        """In namespaces of its own; where there are none as nobody; or else as the same user."""
+        python = [sys.executable, "-s", str(self.rest / "child.py"), str(self.rest), str(ROOT)]
+        hidden = [str(ROOT / name) for name in (*FILES, "notebooks", "tests", ".git", "out")
+                  if (ROOT / name).exists()]  # fmt: skip
+        apart = [*APART.split(), "sh", "-c", HIDE, "sh", str(self.folder),
+                 str(self.folder / "empty"), *hidden, "--", *python]  # fmt: skip
+        ways = [(apart, {}), (python, NOBODY), (python, {})]
+        for command, user in ways if os.geteuid() == 0 else (ways[0], ways[2]):
             try:
                 self.process = subprocess.Popen(
-                    [sys.executable, "-s", "child.py", str(self.rest), str(ROOT)], cwd=self.folder,
-                    stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
-                    text=True, env=ENVIRONMENT, **user,
+                    command, cwd=self.folder, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+                    stderr=subprocess.DEVNULL, env=ENVIRONMENT, start_new_session=True, **user,
                 )  # fmt: skip
-            except PermissionError:
+            except OSError:
                 continue
-            if self.process.stdout.readline() == "ready\n":
+            if self.said(60) == "ready":
                 return
         raise RuntimeError("the process that runs submissions does not start")
+
+    def said(self, seconds: float) -> str:
+        """The next line of the process; "" if there is none in time, and then it is stopped."""
+        stream = self.process.stdout.fileno()
+        said = os.read(stream, 100) if select.select([stream], [], [], seconds)[0] else b""
+        if not said:
+            self.stop()
+        return said.decode(errors="replace").strip()
 
     def run(self, exercise: Exercise, files: dict[str, str], cases: list[dict]):
         """A list of outputs; or a sentence, if there are none."""
@@ -106,51 +147,68 @@ class Child:
                 (place / name).write_text(text, encoding="utf-8")
             torch.save(cases, place / "inputs.pt")
             place.chmod(0o777)
-            if not self.process or self.process.poll() is not None:
+            if not self.process:
                 self.start()
             try:
-                self.process.stdin.write(f"{exercise.name}\t{place}\n")
+                self.process.stdin.write(f"{exercise.name}\t{place}\n".encode())
                 self.process.stdin.flush()
-                said = self.process.stdout.readline()
+                said = self.said(20)
             except OSError:
                 said = ""
-            return self.result(place, said)
+                self.stop()
+            return result(place, said)
         finally:
             shutil.rmtree(place, ignore_errors=True)
 
-    def result(self, place: Path, said: str):
-        if said.startswith("too long"):
-            return "it took too long: is there a loop without an end?"
-        error, outputs = place / "error.txt", place / "outputs.pt"
-        if error.is_file() and not error.is_symlink():
-            text = error.read_text(encoding="utf-8", errors="replace")[:1000]
-            return " ".join("".join(c if c.isprintable() else " " for c in text).split())
-        if not outputs.is_file() or outputs.is_symlink():
-            return "the process ended without an answer"
-        try:
-            found = torch.load(outputs, weights_only=True, map_location="cpu")
-            return [{str(name): x for name, x in case.items()} for case in found]
-        except Exception:  # whatever lies there was written by someone else
-            return "its answer cannot be read"
-
     def stop(self) -> None:
         if self.process:
-            self.process.kill()
+            with contextlib.suppress(OSError):
+                os.killpg(self.process.pid, signal.SIGKILL)
             self.process.wait()
+            self.process = None
+
+
+def result(place: Path, said: str):
+    """What the child has left in a folder: a list of outputs, or a sentence."""
+    if said.startswith("too long"):
+        return "it took too long: is there a loop without an end?"
+    error, outputs = place / "error.txt", place / "outputs.npz"
+    for file in (error, outputs):
+        if file.is_symlink() or (file.exists() and not file.is_file()):
+            return "the process left something else than an answer"
+    if error.exists():
+        text = error.read_text(encoding="utf-8", errors="replace")[:1000]
+        text = " ".join("".join(c if c.isprintable() else " " for c in text).split())
+        return f"it failed: {text}"
+    if not outputs.exists():
+        return "the process ended without an answer"
+    try:
+        with zipfile.ZipFile(outputs) as file:
+            if sum(part.file_size for part in file.infolist()) > 2**23:
+                return "its answer is too large"
+        cases: dict[str, dict] = {}
+        with np.load(outputs, allow_pickle=False) as arrays:
+            for key in arrays.files:
+                number, _, name = key.partition("/")
+                x = arrays[key]
+                x = str(x) if x.dtype.kind == "U" else torch.from_numpy(np.array(x))
+                cases.setdefault(number, {})[name] = x
+        return [cases[str(i)] for i in range(len(cases))]
+    except Exception:  # whatever lies there was written by someone else
+        return "its answer cannot be read"
 
 
 # ------------------------------------------------------------------------------------- the grade
 def judge(exercise: Exercise, found, expected: list) -> str:
-    """What is wrong, in a sentence; "" if nothing is."""
+    """What is wrong, in a sentence; "" if nothing is. found are outputs or what went wrong."""
     if isinstance(found, str):
         return found
     if len(found) != len(expected):
         return "an answer is missing"
     for mine, (right, mistakes) in zip(found, expected):
-        wrong = difference(right, mine, exercise.tolerance)
-        if wrong:
-            hint = looks_like(mine, mistakes, exercise.tolerance)
-            return wrong + (f". A usual mistake gives just this: {hint}" if hint else "")
+        says = feedback(right, mine, mistakes, exercise.tolerance)
+        if says:
+            return says
     return ""
 
 
@@ -159,7 +217,10 @@ def grade(submissions: list[Path], seed: int, exercises=EXERCISES) -> list[dict]
     torch.set_num_threads(1)
     cases = {e.name: [inputs_of(e, seed + i) for i in range(CASES)] for e in exercises}
     expected = {e.name: [answers(e, case) for case in cases[e.name]] for e in exercises}
-    rest = {file: (ROOT / file).read_text(encoding="utf-8") for file in FILES}
+    # An exercise's folder has the solutions of earlier ones alone: some are called.
+    texts = {file: (ROOT / file).read_text(encoding="utf-8") for file in FILES}
+    rest = {e.name: {file: blank(text, EXERCISES[EXERCISES.index(e) + 1 :], file)
+                     for file, text in texts.items()} for e in exercises}  # fmt: skip
     scores = []
     with tempfile.TemporaryDirectory() as folder:
         Path(folder).chmod(0o755)
@@ -168,16 +229,18 @@ def grade(submissions: list[Path], seed: int, exercises=EXERCISES) -> list[dict]
             lines = []
             for e in exercises:
                 try:
-                    files = rest | {e.file: planted(e, read(submission, e.file))}
+                    files = rest[e.name] | {
+                        e.file: planted(e, rest[e.name][e.file], read(submission, e.file))
+                    }
                     wrong = judge(e, child.run(e, files, cases[e.name]), expected[e.name])
                 except ValueError as error:
                     wrong = str(error)
                 lines.append({"name": e.name, "score": 0 if wrong else e.points,
                               "max_score": e.points, "message": wrong or "right"})  # fmt: skip
+            child.stop()  # the next submission starts with a clean one
             scores.append({"score": sum(line["score"] for line in lines),
                            "max_score": sum(line["max_score"] for line in lines),
                            "exercises": lines})  # fmt: skip
-        child.stop()
     return scores
 
 

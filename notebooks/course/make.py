@@ -123,7 +123,7 @@ def assignment(exercises: list[Exercise]) -> str:
 
 def configuration(exercises: list[Exercise]) -> str:
     marks = "".join(f"    {e.name}: {e.file}, {', '.join(e.blanks)}\n" for e in exercises)
-    settings = ("pythonpath = . tests", "testpaths = tests", "addopts = --tb=short", "markers =")
+    settings = ("pythonpath = . tests", "testpaths = tests", "addopts = --tb=short -x", "markers =")
     return "\n".join(["[pytest]", *settings, marks])
 
 

@@ -29,7 +29,7 @@ import importlib
 import io
 
 import torch
-from exercises import BY_NAME, difference, inputs_of, looks_like, outputs_of
+from exercises import BY_NAME, feedback, inputs_of, outputs_of
 
 EXPECTED = torch.load("expected.pt", weights_only=True)
 
@@ -47,9 +47,8 @@ def check(name, functions, seed=None, right=None):
         cases = [(inputs_of(exercise, seed), outputs, [])]
     for inputs, outputs, mistakes in cases:
         found = outputs_of(exercise, module, inputs)
-        wrong = difference(outputs, found, exercise.tolerance)
-        hint = looks_like(found, mistakes, exercise.tolerance)
-        assert not wrong, wrong + (f". A usual mistake gives just this: {hint}" if hint else "")
+        says = feedback(outputs, found, mistakes, exercise.tolerance)
+        assert not says, says
 '''
 
 
