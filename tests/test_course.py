@@ -19,7 +19,7 @@ sys.path.insert(0, str(ROOT / "notebooks" / "course"))
 import grade as grader  # noqa: E402
 import make as maker  # noqa: E402
 from bugs import BUGS  # noqa: E402
-from exercises import BY_NAME, EXERCISES, difference, inputs_of, outputs_of  # noqa: E402
+from exercises import EXERCISES, difference, feedback, inputs_of, outputs_of  # noqa: E402
 from mistakes import MISTAKES  # noqa: E402
 
 from tests import cheats  # noqa: E402
@@ -156,17 +156,13 @@ def test_a_folder_that_has_something_in_it_is_left_alone(tmp_path, capsys):
     assert [file.name for file in tmp_path.iterdir()] == ["thesis.txt"]
 
 
-@pytest.mark.parametrize("name, right, wrong, says", [
-    pytest.param(*m, id=f"{m[0]}-{i}") for i, m in enumerate(MISTAKES)])  # fmt: skip
-def test_every_usual_mistake_is_seen_and_recognised(name, right, wrong, says):
-    exercise = BY_NAME[name]
-    good = maker.importlib.import_module(exercise.file[:-3])
-    bad = maker.variant(exercise.file, right, wrong)
+@pytest.mark.parametrize("exercise", EXERCISES, ids=lambda e: e.name)
+def test_every_usual_mistake_is_seen_and_told_from_the_others(exercise):
     for seed in (0, 7):
-        inputs = inputs_of(exercise, seed)
-        outputs, found = (outputs_of(exercise, module, inputs) for module in (good, bad))
-        assert difference(outputs, found, exercise.tolerance)
-        assert not difference(found, outputs_of(exercise, bad, inputs), exercise.tolerance)
+        right, mistaken = maker.answers(exercise, inputs_of(exercise, seed))
+        for says, found in mistaken:
+            said = feedback(right, found, mistaken, exercise.tolerance)
+            assert said.endswith(f". A usual mistake does just this: {says}")
 
 
 # ------------------------------------------------------------------------------- what is handed in
@@ -268,6 +264,18 @@ def test_a_cheat_gets_what_it_earns(cheat, tmp_path):
     said = lost(score)
     assert said.keys() == set(loses)
     assert not loses or message in said[loses[0]]
+
+
+@pytest.mark.course
+def test_a_submission_in_which_all_hangs_takes_a_minute_at_most(copy, tmp_path):
+    texts = {file[:-3]: (copy / file).read_text("utf-8") for file in FILES}
+    texts = {name: re.sub(r"raise NotImplementedError\(.*\)", "while True: pass", text)
+             for name, text in texts.items()}  # fmt: skip
+    start = time.monotonic()
+    (score,) = grader.grade([submission(tmp_path / "hangs", **texts)], 1)
+    assert time.monotonic() - start < 65  # with the grader's own start
+    assert {message[:16] for message in lost(score).values()} == {"it took too long"}
+    assert len(lost(score)) == 15
 
 
 @pytest.mark.course

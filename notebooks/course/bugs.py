@@ -15,8 +15,8 @@ from pathlib import Path
 BUGS = [  # file, right code, wrong code, what is wrong
     ("ppo.py", "value_net = copy.deepcopy(reward_model)", "value_net = reward_model",
      "the value network is the reward model itself, which is trained along with it"),
-    ("ppo.py", 'scored["floor"])', 'scored["spread"])',
-     "an answer that never ends is given the spread, a high score, in place of the floor"),
+    ("ppo.py", 'mini["values"], mini["returns"], mask', 'mini["values"], mini["advantages"], mask',
+     "the value network is taught the advantages and not the returns"),
     ("ppo.py", "batch = rollout(policy, reference,", "batch = rollout(policy, average,",
      "KL is measured to the moving average and not to the SFT model"),
     ("ppo.py", "{key: values[part] for key, values in batch.items()}",
@@ -28,7 +28,7 @@ BUGS = [  # file, right code, wrong code, what is wrong
      "the policy's gradients of all earlier steps are added up"),
 ]  # fmt: skip
 METRICS = ("score", "kl", "entropy", "length", "no_eos", "explained_variance", "value_loss",
-           "clipfrac", "approx_kl")  # fmt: skip
+           "clipfrac")  # fmt: skip
 
 
 def curves_of(number: int) -> dict[str, list[float]]:

@@ -304,7 +304,7 @@ def rollout_inputs():
     ended = [*(r + [EOS] for r in responses[:5]), [1, 2, 3, 4, 5, 6, EOS]]
     return {"nets": nets, "prompts": token_lists(8, 1, 6),
             "responses": [*ended, [3] * 7, responses[6] + [7] * (7 - len(responses[6]))],
-            "floor": -3.0, "beta": float(torch.rand(()) + 0.1), "lam": 0.8}  # fmt: skip
+            "floor": 3.0, "beta": float(torch.rand(()) + 0.1), "lam": 0.8}  # fmt: skip
 
 
 def rollout_call(ppo, nets, prompts, responses, floor, beta, lam):
