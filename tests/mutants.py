@@ -411,6 +411,7 @@ MUTANTS = [
      "still_shown"),
     ("data/labelers.py", "if not content or len(set(sentences)) < len(sentences):",
      "if not content or len(set(content)) < len(content):", WORLD, "said_twice"),
+    ("data/tokenizer.py", r" ?(?:[^\s\w]|_)+|", r" ?[^\s\w]+|", MAINS, "loses_no_letter"),
 ]  # fmt: skip
 
 

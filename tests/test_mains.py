@@ -6,6 +6,7 @@ import random
 
 import numpy as np
 import pytest
+import regex
 import torch
 
 import evaluate
@@ -17,6 +18,7 @@ from data import checkpoints, judges, world
 from data.checkpoints import load, save
 from data.files import UserError, read_jsonl, write_jsonl
 from data.labelers import LABELERS, ranks_of, rate
+from data.tokenizer import GPT2_SPLIT, TRAIN_SPLIT
 from model import cosine, tokens_and_mask
 from tests.small import (
     TOKENIZER,
@@ -439,3 +441,11 @@ def test_lines_end_at_newlines_alone(tmp_path):
     records = [{"text": "a\u2028b\x85c\x0cd\re"}, {"text": "\u2029"}]
     write_jsonl(tmp_path / "a.jsonl", records)
     assert read_jsonl(tmp_path / "a.jsonl", "text") == records
+
+
+@pytest.mark.parametrize("text", [
+    "Don't say snake_case, __init__ or 3.14!", "one  two\n three\t", "Zoë’s naïve 東京 42, a_b1_c",
+])  # fmt: skip
+def test_training_splits_a_text_as_encoding_does_and_loses_no_letter(text):
+    parts = regex.findall(GPT2_SPLIT, text)  # tiktoken brings it along
+    assert TRAIN_SPLIT.findall(text) == parts and "".join(parts) == text
