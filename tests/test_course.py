@@ -150,9 +150,13 @@ def test_a_check_passes_for_right_code_and_names_the_usual_mistake(copy, tmp_pat
 
 def test_a_folder_that_has_something_in_it_is_left_alone(tmp_path, capsys):
     (tmp_path / "thesis.txt").write_text("mine")
-    with pytest.raises(SystemExit) as error:
-        maker.main([str(tmp_path)])
-    assert error.value.code == 2 and "is not empty" in capsys.readouterr().err
+    new = str(tmp_path / "new")
+    for arguments, says in (
+        ([str(tmp_path)], "is not empty"), (["--only", "gae,gea", new], "gae,gea has no"),
+    ):  # fmt: skip
+        with pytest.raises(SystemExit) as error:
+            maker.main(arguments)
+        assert error.value.code == 2 and says in capsys.readouterr().err
     assert [file.name for file in tmp_path.iterdir()] == ["thesis.txt"]
 
 
@@ -294,7 +298,7 @@ def test_the_visible_tests_pass_with_each_bug_of_the_hunt(number, tmp_path):
 @pytest.mark.course
 def test_the_chain_runs_as_soon_as_the_one_exercise_is_right(tmp_path):
     folder = tmp_path / "copy"
-    maker.main([str(folder), "--only", "gae"])
+    maker.main(["--only", "gae", str(folder)])
     done = subprocess.run([sys.executable, "ppo.py", "--fast", "--out", "out"], cwd=folder,
                           capture_output=True, text=True, check=False)  # fmt: skip
     assert done.returncode == 1 and "exercise gae" in done.stderr

@@ -326,12 +326,11 @@ def main(arguments: list[str] | None = None) -> None:
     scores = grade(config.submissions, config.seed or secrets.randbelow(2**40))
     for name, score in zip(names, scores):
         folder = config.out if len(names) == 1 else config.out / name
+        put(folder / "score.json", score)
         if config.format == "gradescope":
             put(folder / "results.json", gradescope(score, time.time() - start))
         elif config.format == "classroom50":
             put(folder / "result.json", classroom50(score))
-        else:
-            put(folder / "score.json", score)
         print(f"{name:30} {score['score']:>4} of {score['max_score']}")
         for line in score["exercises"] if len(names) == 1 else []:
             print(f"  {line['name']:12} {line['score']:>3} of {line['max_score']:>2}  "

@@ -1,7 +1,7 @@
 """Makes what is handed out: the repository with the exercises' functions blanked, and what helps.
 
     python notebooks/course/make.py FOLDER                     all exercises
-    python notebooks/course/make.py FOLDER --only gae whiten   the rest works
+    python notebooks/course/make.py FOLDER --only gae,whiten   the rest works
     python notebooks/course/make.py FOLDER --bug 2             all works but for one planted fault
     python notebooks/course/make.py FOLDER --nbgrader          a course folder for nbgrader
 
@@ -182,15 +182,18 @@ def make(folder: Path, exercises: list[Exercise], bug: int | None = None) -> Non
 def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("folder", type=Path, help="where to: new, or empty")
-    parser.add_argument("--only", nargs="+", choices=BY_NAME, metavar="EXERCISE", default=BY_NAME,
-                        help=f"the exercises to blank, of {' '.join(BY_NAME)}")  # fmt: skip
+    parser.add_argument("--only", default=",".join(BY_NAME), metavar="EXERCISE[,EXERCISE]",
+                        help=f"the exercises to blank, of {', '.join(BY_NAME)}")  # fmt: skip
     parser.add_argument("--bug", type=int, choices=range(1, len(BUGS) + 1), metavar="N",
                         help="the fault to plant")  # fmt: skip
     parser.add_argument("--nbgrader", action="store_true", help="a notebook for nbgrader")
     config = parser.parse_args(arguments)
     if config.folder.exists() and any(config.folder.iterdir()):
         parser.error(f"{config.folder} is not empty")
-    exercises = [exercise for exercise in EXERCISES if exercise.name in config.only]
+    only = config.only.split(",")
+    if not set(only) <= BY_NAME.keys():
+        parser.error(f"{config.only} has no exercise's name, of {', '.join(BY_NAME)}")
+    exercises = [exercise for exercise in EXERCISES if exercise.name in only]
     if config.nbgrader:
         from notebook import make_course
 
