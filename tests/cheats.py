@@ -276,6 +276,17 @@ CHEATS = [
     ("error.txt that is empty", *forged("open('error.txt', 'w')"), ["gae"], "it failed"),
     ("error.txt linked to a secret", *forged("import os; os.symlink('/etc/passwd', 'error.txt')"),
      ["gae"], "left something else"),
+    ("outputs of no words", *forged("""
+        import numpy
+        names = ("inputs left as they were", "advantages", "returns")
+        empty = {f"{i}/{name}": numpy.asarray("") for i in range(3) for name in names}
+        numpy.savez("outputs.npz", **empty)
+     """), ["gae"], "is no tensor"),
+    ("outputs that are not printable", *forged("""
+        import numpy
+        numpy.savez("outputs.npz", **{f"{i}/inputs left as they were": numpy.asarray("\\ud800\\x1b")
+                                      for i in range(3)})
+     """), ["gae"], "inputs left as they were"),
     # -------------------------------------------------------------------------------- patching
     ("torch.isclose", *lazy("torch.isclose = torch.equal = torch.allclose = lambda *a, **k: True"),
      ["gae"], "advantages is wrong"),

@@ -401,7 +401,7 @@ MUTANTS = [
     ("evaluate.py", '[text.strip().split("\\n")[0] for text in texts]',
      '[text.split("\\n")[0].strip() for text in texts]', EVALUATE, "first_line"),
     ("evaluate.py", "    torch.manual_seed(config.seed)\n    four = sample_responses(",
-     "    four = sample_responses(", EVALUATE, "do_not_depend"),
+     "    four = sample_responses(", EVALUATE, "four_sft_samples"),
     ("model.py", "texts += [tokenizer.decode(response) for response in responses]",
      "texts += [tokenizer.decode(response).strip() for response in responses]", MODEL,
      "white_space"),

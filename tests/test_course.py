@@ -270,6 +270,39 @@ def test_a_cheat_gets_what_it_earns(cheat, tmp_path):
     assert not loses or message in said[loses[0]]
 
 
+def test_a_submission_finds_nothing_of_the_one_before(tmp_path):
+    ppo = (ROOT / "ppo.py").read_text(encoding="utf-8")
+    sampled = "    responses = generate(policy, prompts, config.max_new, tokenizer.eos)\n"
+    leave = """    for place in ("..", "/tmp", "/var/tmp", "/dev/shm"):
+        try:
+            open(place + "/left_by_ada.py", "w").write(open("ppo.py").read())
+        except OSError:
+            pass
+"""
+    find = """    for place in ("..", "/tmp", "/var/tmp", "/dev/shm", "ADA"):
+        for name in ("left_by_ada.py", "ppo.py"):
+            try:
+                text = open(place + "/" + name).read()
+            except OSError:
+                continue
+            if "def gae" in text:
+                part = text[text.index("def gae(") : text.index("def whiten(")]
+                if "running" in part:
+                    exec(part, globals())
+                    return globals()["gae"](rewards, values, mask, lam)
+    return rewards, values
+"""
+    ada = submission(tmp_path / "ada", ppo=ppo.replace(sampled, leave + sampled))
+    start, end = maker.body_of(maker.functions_of(ppo)["gae"])
+    lines = ppo.splitlines(keepends=True)
+    mine = "".join([*lines[:start], find.replace("ADA", str(ada)), *lines[end:]])
+    bob = submission(tmp_path / "bob", ppo=mine)
+    asked = [e for e in EXERCISES if e.name in ("gae", "rollout")]
+    first, second = grader.grade([ada, bob], 3, asked)
+    assert not lost(first) and lost(second).keys() == {"gae"}
+    assert not list(Path("/dev/shm").glob("left_by_ada*"))
+
+
 @pytest.mark.course
 def test_a_submission_in_which_all_hangs_takes_a_minute_at_most(copy, tmp_path):
     texts = {file[:-3]: (copy / file).read_text("utf-8") for file in FILES}

@@ -35,6 +35,9 @@ def limit(barred: str) -> None:
     resource.setrlimit(resource.RLIMIT_CPU, (SECONDS + 1, SECONDS + 1))
     resource.setrlimit(resource.RLIMIT_FSIZE, (2**23, 2**23))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    for place, name in (("_posixsubprocess", "fork_exec"), ("os", "pidfd_open"),
+                        ("signal", "pidfd_send_signal")):  # fmt: skip
+        vars(importlib.import_module(place)).pop(name, None)  # these tell no hook
     forbidden = ("subprocess.", "os.exec", "os.fork", "os.posix_spawn", "os.spawn", "os.system",
                  "os.kill", "socket.", "ctypes.", "signal.pthread_kill")  # fmt: skip
 

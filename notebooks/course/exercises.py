@@ -372,7 +372,7 @@ def outputs_of(exercise: Exercise, module, inputs: dict) -> dict:
 def unequal(right, found, tolerance: float) -> str:
     """What is wrong with an output, in words; "" if nothing is. One that is no tensor is a text."""
     if isinstance(found, str) or isinstance(right, str):
-        return "" if found == right else str(found)
+        return "" if found is right else str(found).strip() or "is no tensor"
     if found.shape != right.shape:
         return f"has the shape {tuple(found.shape)}, not {tuple(right.shape)}"
     floats = right.is_floating_point() and found.is_floating_point()

@@ -40,17 +40,23 @@ ENVIRONMENT = {"PATH": os.environ.get("PATH", ""), "PYTHONDONTWRITEBYTECODE": "1
                "HOME": "/nowhere", "OMP_NUM_THREADS": "1"}  # fmt: skip
 NOBODY = {"user": 65534, "group": 65534, "extra_groups": []}
 # Namespaces of Linux: no network, no other processes, a disk that can't be written but for the
-# folder $1, and empty folders and files in place of the repository's own, from $3 on.
+# folder $1 without its `rest`, and something empty in place of all that is named from $2 on.
 APART = "unshare --user --map-root-user --mount --net --ipc --pid --fork --kill-child --mount-proc"
 HIDE = """set -e
-mount --bind "$1" "$1"
-mount -o remount,bind,ro /
-folder=$1 empty=$2; shift 2
+folder=$1; shift
+while read -r _ place _; do mount -o remount,bind,ro "$place" || true; done < /proc/self/mounts
+mount --bind "$folder" "$folder"
+mount -o remount,bind,rw "$folder"
+mount --bind "$folder/rest" "$folder/rest"
+mount -o remount,bind,ro "$folder/rest"
+mount -t tmpfs none /dev/shm || true
 while [ "$1" != -- ]; do
-    if [ -d "$1" ]; then mount --bind "$empty" "$1"; else mount --bind /dev/null "$1"; fi; shift
+    if [ -d "$1" ]; then mount --bind "$folder/empty" "$1"; else mount --bind /dev/null "$1"; fi
+    shift
 done
 shift; cd "$folder"; exec unshare --user "$@"
 """
+sys.dont_write_bytecode = True  # compiled solutions would lie beside the hidden ones
 
 
 # ----------------------------------------------------------------------------- what is submitted
@@ -102,8 +108,11 @@ def planted(exercise: Exercise, text: str, submitted: str) -> str:
 class Child:
     """The process that runs the functions of one submission, started anew if it has died."""
 
-    def __init__(self, folder: Path):
+    def __init__(self, folder: Path, hidden: list[Path]):
         self.folder, self.rest, self.process = folder, folder / "rest", None
+        names = (*FILES, "notebooks", "tests", ".git", "out", "__pycache__")
+        self.hidden = [str(path) for path in [*(ROOT / name for name in names), *hidden]
+                       if path.exists()]  # fmt: skip
         shutil.copytree(ROOT / "data", self.rest / "data",
                         ignore=shutil.ignore_patterns("__pycache__"))  # fmt: skip
         for name in ("exercises.py", "child.py"):
@@ -114,12 +123,10 @@ class Child:
     def start(self) -> None:
         """In namespaces of its own; where there are none as nobody; or else as the same user."""
         python = [sys.executable, "-s", str(self.rest / "child.py"), str(self.rest), str(ROOT)]
-        hidden = [str(ROOT / name) for name in (*FILES, "notebooks", "tests", ".git", "out")
-                  if (ROOT / name).exists()]  # fmt: skip
-        apart = [*APART.split(), "sh", "-c", HIDE, "sh", str(self.folder),
-                 str(self.folder / "empty"), *hidden, "--", *python]  # fmt: skip
-        ways = [(apart, {}), (python, NOBODY), (python, {})]
-        for command, user in ways if os.geteuid() == 0 else (ways[0], ways[2]):
+        apart = [*APART.split(), "sh", "-c", HIDE, "sh", str(self.folder), *self.hidden, "--",
+                 *python]  # fmt: skip
+        users = (NOBODY, {}) if os.geteuid() == 0 else ({},)
+        for command, user in [(way, user) for way in (apart, python) for user in users]:
             try:
                 self.process = subprocess.Popen(
                     command, cwd=self.folder, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
@@ -152,7 +159,7 @@ class Child:
             try:
                 self.process.stdin.write(f"{exercise.name}\t{place}\n".encode())
                 self.process.stdin.flush()
-                said = self.said(20)
+                said = self.said(10)
             except OSError:
                 said = ""
                 self.stop()
@@ -177,9 +184,7 @@ def result(place: Path, said: str):
         if file.is_symlink() or (file.exists() and not file.is_file()):
             return "the process left something else than an answer"
     if error.exists():
-        text = error.read_text(encoding="utf-8", errors="replace")[:1000]
-        text = " ".join("".join(c if c.isprintable() else " " for c in text).split())
-        return f"it failed: {text}"
+        return f"it failed: {error.read_text(encoding='utf-8', errors='replace')[:1000]}"
     if not outputs.exists():
         return "the process ended without an answer"
     try:
@@ -212,6 +217,11 @@ def judge(exercise: Exercise, found, expected: list) -> str:
     return ""
 
 
+def clean(text: str) -> str:
+    """A message in which a submission may have had its say, fit to be printed."""
+    return " ".join("".join(c if c.isprintable() else " " for c in text[:1000]).split())
+
+
 def grade(submissions: list[Path], seed: int, exercises=EXERCISES) -> list[dict]:
     """A score for each submission, with a line for every exercise."""
     torch.set_num_threads(1)
@@ -222,11 +232,10 @@ def grade(submissions: list[Path], seed: int, exercises=EXERCISES) -> list[dict]
     rest = {e.name: {file: blank(text, EXERCISES[EXERCISES.index(e) + 1 :], file)
                      for file, text in texts.items()} for e in exercises}  # fmt: skip
     scores = []
-    with tempfile.TemporaryDirectory() as folder:
-        Path(folder).chmod(0o755)
-        child = Child(Path(folder))
-        for submission in submissions:
-            lines = []
+    for submission in submissions:
+        with tempfile.TemporaryDirectory() as folder:  # nothing is left for the next one
+            Path(folder).chmod(0o755)
+            child, lines = Child(Path(folder), [s.resolve() for s in submissions]), []
             for e in exercises:
                 try:
                     files = rest[e.name] | {
@@ -235,12 +244,13 @@ def grade(submissions: list[Path], seed: int, exercises=EXERCISES) -> list[dict]
                     wrong = judge(e, child.run(e, files, cases[e.name]), expected[e.name])
                 except ValueError as error:
                     wrong = str(error)
+                message = clean(wrong) or "it failed" if wrong else "right"
                 lines.append({"name": e.name, "score": 0 if wrong else e.points,
-                              "max_score": e.points, "message": wrong or "right"})  # fmt: skip
-            child.stop()  # the next submission starts with a clean one
-            scores.append({"score": sum(line["score"] for line in lines),
-                           "max_score": sum(line["max_score"] for line in lines),
-                           "exercises": lines})  # fmt: skip
+                              "max_score": e.points, "message": message})  # fmt: skip
+            child.stop()
+        scores.append({"score": sum(line["score"] for line in lines),
+                       "max_score": sum(line["max_score"] for line in lines),
+                       "exercises": lines})  # fmt: skip
     return scores
 
 
@@ -323,7 +333,8 @@ def main(arguments: list[str] | None = None) -> None:
         parser.error(f"no folder: {', '.join(missing)}" if missing else
                      "one or more submissions, each with a name of its own")  # fmt: skip
     start = time.time()
-    scores = grade(config.submissions, config.seed or secrets.randbelow(2**40))
+    seed = secrets.randbelow(2**40) if config.seed is None else config.seed
+    scores = grade(config.submissions, seed)
     for name, score in zip(names, scores):
         folder = config.out if len(names) == 1 else config.out / name
         put(folder / "score.json", score)
