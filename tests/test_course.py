@@ -131,6 +131,7 @@ def run_pytest(folder: Path, *options) -> subprocess.CompletedProcess:
                           env=environment)  # fmt: skip
 
 
+@pytest.mark.course
 def test_a_check_passes_for_right_code_and_names_the_usual_mistake(copy, tmp_path):
     done = run_pytest(copy, "-m", "gae")
     assert done.returncode == 1 and "NotImplementedError: exercise gae" in done.stdout
@@ -270,6 +271,7 @@ def test_a_cheat_gets_what_it_earns(cheat, tmp_path):
     assert not loses or message in said[loses[0]]
 
 
+@pytest.mark.course
 def test_a_submission_finds_nothing_of_the_one_before(tmp_path):
     ppo = (ROOT / "ppo.py").read_text(encoding="utf-8")
     sampled = "    responses = generate(policy, prompts, config.max_new, tokenizer.eos)\n"
