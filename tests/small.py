@@ -2,12 +2,14 @@
 
 import json
 
+import pytest
 import torch
 
 import ppo
 import pretrain
 import reward
 import sft
+from data import checkpoints
 from data.checkpoints import load
 from data.tokenizer import Tokenizer
 
@@ -46,6 +48,22 @@ def spied(monkeypatch, module, name) -> list[tuple]:
 
     monkeypatch.setattr(module, name, watched)
     return calls
+
+
+def stopped(monkeypatch, after: int, run, *args, **settings) -> None:
+    """Runs a script that ends in the middle of its loop, right after a state was written."""
+    keep = checkpoints.keep
+
+    def keep_and_stop(state, values, steps, *rest):
+        keep(state, values, steps, *rest)
+        if steps == after:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(checkpoints, "SECONDS", 0)
+    monkeypatch.setattr(checkpoints, "keep", keep_and_stop)
+    with pytest.raises(KeyboardInterrupt):
+        run(*args, **settings)
+    monkeypatch.setattr(checkpoints, "keep", keep)
 
 
 def optimizers_of(monkeypatch, kind) -> list:

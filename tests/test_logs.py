@@ -30,6 +30,7 @@ from tests.small import (
     run_sft,
     same_weights,
     spied,
+    stopped,
 )
 
 RUNS = {"base": run_pretrain, "sft": run_sft, "reward": run_reward, "ppo": run_ppo}
@@ -82,18 +83,7 @@ def test_a_stopped_script_goes_on_to_the_same_log(folder, monkeypatch, name):
     RUNS[name](folder, **short)
     file = LOGS.get(name, name)
     expected = without_times(lines(folder, file))
-    monkeypatch.setattr(checkpoints, "SECONDS", 0)
-    keep = checkpoints.keep
-
-    def stop(state, settings, steps, *rest):
-        keep(state, settings, steps, *rest)
-        if steps == 2:
-            raise KeyboardInterrupt
-
-    monkeypatch.setattr(checkpoints, "keep", stop)
-    with pytest.raises(KeyboardInterrupt):
-        RUNS[name](folder, **short)
-    monkeypatch.setattr(checkpoints, "keep", keep)
+    stopped(monkeypatch, 2, RUNS[name], folder, **short)
     RUNS[name](folder, **short, resume=True)
     assert without_times(lines(folder, file)) == expected and len(expected) > 2
 
@@ -124,19 +114,8 @@ def test_pretraining_logs_the_loss_of_every_so_many_steps_and_the_tokens_so_far(
 
 
 def test_after_a_stop_the_speed_is_of_what_was_trained_since(folder, monkeypatch):
-    monkeypatch.setattr(checkpoints, "SECONDS", 0)
-    losses, keep = spied(monkeypatch, pretrain, "loss_of"), checkpoints.keep
-
-    def stop(*args):
-        keep(*args)
-        if args[2] == 4:
-            raise KeyboardInterrupt
-
-    monkeypatch.setattr(checkpoints, "keep", stop)
-    with pytest.raises(KeyboardInterrupt):
-        run_pretrain(folder, batch=12, log=1000)
-    losses.clear()
-    monkeypatch.setattr(checkpoints, "keep", keep)
+    stopped(monkeypatch, 4, run_pretrain, folder, batch=12, log=1000)
+    losses = spied(monkeypatch, pretrain, "loss_of")
     monkeypatch.setattr(pretrain, "time", SimpleNamespace(time=itertools.count().__next__))
     metrics = run_pretrain(folder, batch=12, log=1000, resume=True)  # a second lies in between
     tokens = sum(len(r) for args, _, loss in losses if loss.requires_grad for r in args[1])
@@ -284,19 +263,9 @@ def test_comparisons_of_ties_alone_are_refused(folder):
 
 
 def test_ppo_does_not_go_on_with_another_reward_model(folder, monkeypatch):
-    monkeypatch.setattr(checkpoints, "SECONDS", 0)
-    keep = checkpoints.keep
-
-    def stop(*args):
-        keep(*args)
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(checkpoints, "keep", stop)
-    with pytest.raises(KeyboardInterrupt):
-        run_ppo(folder)
+    stopped(monkeypatch, 1, run_ppo, folder)
     other = other_weights(model(folder, "reward"), 0.1)
     save(folder / "reward.pt", other, {}, floor=-1.0, spread=1.0)
-    monkeypatch.setattr(checkpoints, "keep", keep)
     with pytest.raises(UserError, match="another start"):
         run_ppo(folder, resume=True)
 

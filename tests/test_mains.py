@@ -32,6 +32,7 @@ from tests.small import (
     run_sft,
     same_weights,
     spied,
+    stopped,
 )
 
 KNOWN = ["What color is a lemon?", "Name two colors.", "What is the capital of Italy?"]
@@ -384,19 +385,9 @@ def test_a_stopped_script_goes_on_to_the_same_weights(folder, monkeypatch, run, 
     run(folder, **short, **changes)
     expected = model(folder, name)
     (folder / f"{name}.pt").unlink()
-    monkeypatch.setattr(checkpoints, "SECONDS", 0)
-    keep = checkpoints.keep
-
-    def stop(state, settings, steps, *rest):
-        keep(state, settings, steps, *rest)
-        if steps == 2:
-            raise KeyboardInterrupt
-
     if name == "base":  # its product is what the fixture's sft model does not need
         (folder / "base.state").unlink(missing_ok=True)
-    monkeypatch.setattr(checkpoints, "keep", stop)
-    with pytest.raises(KeyboardInterrupt):
-        run(folder, **short, **changes)
+    stopped(monkeypatch, 2, run, folder, **short, **changes)
     monkeypatch.setattr(checkpoints, "keep", lambda *args: None)
     torch.manual_seed(12345)
     run(folder, **short, **changes, resume=True)

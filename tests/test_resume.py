@@ -18,6 +18,7 @@ from data.checkpoints import load, save
 from data.files import UserError, write_jsonl
 from data.tokenizer import Tokenizer
 from model import GPT, GPTConfig
+from tests.small import stopped
 
 ROOT = Path(__file__).parent.parent
 PRODUCTS = {"pretrain": "base", "sft": "sft", "reward": "reward", "ppo": "ppo"}
@@ -54,28 +55,12 @@ def config(folder: Path, **changes) -> sft.Config:
     return sft.Config(out=str(folder), **settings)
 
 
-def stopped(folder: Path, monkeypatch, after: int) -> None:
-    """A run that ends in the middle of its loop, right after a state was written."""
-    keep = checkpoints.keep
-
-    def keep_and_stop(state, settings, steps, *rest):
-        keep(state, settings, steps, *rest)
-        if steps == after:
-            raise KeyboardInterrupt
-
-    monkeypatch.setattr(checkpoints, "SECONDS", 0)
-    monkeypatch.setattr(checkpoints, "keep", keep_and_stop)
-    with pytest.raises(KeyboardInterrupt):
-        sft.main(config(folder))
-    monkeypatch.setattr(checkpoints, "keep", keep)
-
-
 @pytest.mark.parametrize("after", [1, 3, 7, 12])  # of 12 steps
 def test_a_stopped_run_goes_on_to_the_same_weights(folder, monkeypatch, after):
     sft.main(config(folder))
     expected = weights(folder / "sft.pt")
     (folder / "sft.pt").unlink()
-    stopped(folder, monkeypatch, after)
+    stopped(monkeypatch, after, sft.main, config(folder))
     assert not (folder / "sft.pt").exists() and (folder / "sft.state").exists()
     steps = []
     monkeypatch.setattr(checkpoints, "keep", lambda state, settings, step, *x: steps.append(step))
@@ -86,7 +71,7 @@ def test_a_stopped_run_goes_on_to_the_same_weights(folder, monkeypatch, after):
 
 
 def test_without_the_flag_a_run_starts_anew(folder, monkeypatch):
-    stopped(folder, monkeypatch, 3)
+    stopped(monkeypatch, 3, sft.main, config(folder))
     steps = []
     monkeypatch.setattr(checkpoints, "keep", lambda state, settings, step, *x: steps.append(step))
     sft.main(config(folder))
@@ -94,7 +79,7 @@ def test_without_the_flag_a_run_starts_anew(folder, monkeypatch):
 
 
 def test_a_state_of_other_settings_or_another_model_is_refused_and_stays(folder, monkeypatch):
-    stopped(folder, monkeypatch, 3)
+    stopped(monkeypatch, 3, sft.main, config(folder))
     state = (folder / "sft.state").read_bytes()
     with pytest.raises(UserError, match="another lr"):
         sft.main(config(folder, resume=True, lr=1e-3))

@@ -32,7 +32,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from exercises import EXERCISES, Exercise, feedback, inputs_of
-from make import HERE, ROOT, answers, blank, functions_of
+from make import HERE, ROOT, answers, blank, functions_of, put
 
 CASES = 3  # inputs for each exercise
 FILES = sorted({exercise.file for exercise in EXERCISES})
@@ -312,11 +312,6 @@ def package(out: Path) -> None:
     print(f"wrote {made}")
 
 
-def put(path: Path, content: dict) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
-
-
 def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("submissions", type=Path, nargs="*", help="folders")
@@ -337,11 +332,13 @@ def main(arguments: list[str] | None = None) -> None:
     scores = grade(config.submissions, seed)
     for name, score in zip(names, scores):
         folder = config.out if len(names) == 1 else config.out / name
-        put(folder / "score.json", score)
+        files = {"score.json": score}
         if config.format == "gradescope":
-            put(folder / "results.json", gradescope(score, time.time() - start))
+            files["results.json"] = gradescope(score, time.time() - start)
         elif config.format == "classroom50":
-            put(folder / "result.json", classroom50(score))
+            files["result.json"] = classroom50(score)
+        for file, content in files.items():
+            put(folder, file, json.dumps(content, indent=1) + "\n")
         print(f"{name:30} {score['score']:>4} of {score['max_score']}")
         for line in score["exercises"] if len(names) == 1 else []:
             print(f"  {line['name']:12} {line['score']:>3} of {line['max_score']:>2}  "
