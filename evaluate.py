@@ -2,6 +2,8 @@
 
     python evaluate.py                 about 65 s on two CPU cores
     python evaluate.py --prompt "..."  every model's answer to your own prompt
+    python evaluate.py --prompts FILE  to a file of them, side by side, and for people to rank
+    python evaluate.py --rankings FILE how often people preferred which model's answers
 
 GPT is the base model with the bare prompt; "prompted" is the same model behind a page of examples,
 in the best of three formats on validation prompts (with --prompt in the first); then come the SFT
@@ -33,9 +35,10 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from data import judges, world
+from data import judges, label, world
 from data.checkpoints import check_parents, load, load_round, pick_device
-from data.files import UserError, check_room, option, read_jsonl, run, write_text
+from data.files import UserError, option, run, write_text
+from data.forms import read
 from data.labelers import gold, sentences_of
 from data.tokenizer import Tokenizer
 from model import GPT, sample_responses, sample_texts, score_texts, tokens_and_mask
@@ -44,6 +47,8 @@ from model import GPT, sample_responses, sample_texts, score_texts, tokens_and_m
 @dataclass
 class Config:  # a field is a flag: --seed; FAST is what --fast changes
     prompt: str = option("", "print every model's answer to this prompt, and nothing else")
+    prompts: str = option("", "JSONL of your own prompts: writes answers.jsonl for people to rank")
+    rankings: str = option("", "JSONL of answers.jsonl as people ranked it: who is preferred")
     count: int = option(1200, "prompts of each test set and probe, at most")
     max_new: int = option(64, "longest response in tokens")
     samples: int = option(3, "prompts whose answers are printed side by side")
@@ -75,7 +80,7 @@ SHOTS = ("generation", "open_qa", "brainstorming", "chat")
 
 # ------------------------------------------------------------------------------------ the models
 def load_models(config: Config, tokenizer: Tokenizer, device: str) -> dict[str, GPT]:
-    """The models at hand by name; with a prompt to answer, none of them is required.
+    """The models at hand by name; with prompts of your own, none of them is required.
 
     One that cannot be used is left out, such as one whose parent has been trained anew. Raises
     UserError if it is required.
@@ -83,7 +88,7 @@ def load_models(config: Config, tokenizer: Tokenizer, device: str) -> dict[str, 
     models = {}
     for name, (file, command) in MODELS.items():
         path = Path(config.out) / file
-        required = name in REQUIRED and not config.prompt
+        required = name in REQUIRED and not (config.prompt or config.prompts)
         if required or path.exists():
             try:
                 model, extra = load(path, command, tokenizer.size, device, GPT)
@@ -119,7 +124,9 @@ def answer_all(
     else:
         pages = [page + style[0] + prompt + style[1] for prompt in prompts]
         rows = [tokenizer.open_document(text) for text in pages]
-    check_room(rows, model.config.context)
+    longest, context = max(map(len, rows)), model.config.context
+    if longest >= context:
+        raise UserError(f"a prompt of {longest} tokens is too long for a context of {context}")
     texts = sample_texts(model, tokenizer, rows, max_new)
     return texts if style is None else [text.strip().split("\n")[0] for text in texts]
 
@@ -138,9 +145,13 @@ def contestants(
     return {"gpt": ask.pop("gpt"), "prompted": prompted, **ask}
 
 
-def answer(config: Config, models: dict[str, GPT], tokenizer, device: str) -> dict[str, str]:
-    """Prints every model's answer to --prompt, with its reward once there is a reward model."""
-    out, answers = Path(config.out), {}
+# --------------------------------------------------------------------------------- own prompts
+def answer(config: Config, prompts: list[str], models: dict[str, GPT], tokenizer, device: str):
+    """Prints the models' answers to some prompts side by side, with rewards; returns all answers.
+
+    Rewards are printed once there is a reward model, and their mean for more than one prompt.
+    """
+    out, answers, rewards = Path(config.out), {}, {}
     try:
         reward_model, extra = load_round(out, "reward", 1, tokenizer.size, device)
         check_parents(out / "reward.pt", extra["made_from"], "python reward.py")
@@ -149,18 +160,32 @@ def answer(config: Config, models: dict[str, GPT], tokenizer, device: str) -> di
         print(f"no rewards: {error}")
     for name, ask in contestants(models, tokenizer, config, style=0).items():
         torch.manual_seed(config.seed)  # an answer does not depend on the models before
-        text, reward = ask([config.prompt])[0], ""
+        try:
+            answers[name] = ask(prompts)
+        except UserError as error:  # a page of examples takes room
+            print(f"left out: {name}: {error}")
+            continue
         if reward_model:
-            score = score_texts(reward_model, tokenizer, [config.prompt], [text])[0]
-            reward = f"reward {score:6.2f} | "
-        print(f"{name:9} {reward}{text!r}")
-        answers[name] = text
+            rewards[name] = score_texts(reward_model, tokenizer, prompts, answers[name])
+    if not answers:
+        raise UserError("no model has room for these prompts")
+    shown = min(config.samples, len(prompts))
+    for i in sorted(random.Random(config.seed).sample(range(len(prompts)), shown)):
+        if len(prompts) > 1:
+            print(f"\n> {prompts[i]}")
+        for name, texts in answers.items():
+            reward = f"reward {rewards[name][i]:6.2f} | " if rewards else ""
+            print(f"{name:9} {reward}{texts[i]!r}")
+    if len(prompts) > 1:
+        print()
+        for name, mine in rewards.items():
+            print(f"{name:9} mean reward {sum(mine) / len(mine):6.2f}, n {len(mine)}")
     return answers
 
 
 # ------------------------------------------------------------------------------ what is measured
 def read_prompts(name: str) -> list[str]:
-    return [record["prompt"] for record in read_jsonl(f"data/{name}.jsonl", "prompt")]
+    return [record["prompt"] for record in read(f"data/{name}.jsonl", "prompts")]
 
 
 def golds(prompts: list[str], texts: list[str]) -> list[float]:
@@ -179,8 +204,8 @@ def taxes(model, tokenizer, closed: list[str], count: int, max_new: int) -> dict
     tax_reading  a question on a text is answered right behind "Q:" and "A:"
     tax_cloze    of four ways for a story to go on, its own is the most probable
     """
-    lomi = read_jsonl("data/probes/tax_lomi.jsonl", "prompt", "completion")[:count]
-    cloze = read_jsonl("data/probes/tax_cloze.jsonl", "prompt", "completions", "ranks")[:count]
+    lomi = read("data/probes/tax_lomi.jsonl", "demonstrations")[:count]
+    cloze = read("data/probes/tax_cloze.jsonl", "comparisons")[:count]
     cut = [sentences_of(prompt) for prompt in closed]
     reading = [" ".join(parts[:-1]) + f"\nQ: {parts[-1]}\nA:" for parts in cut]
     rows = [tokenizer.open_document(page) for page in [r["prompt"] for r in lomi] + reading]
@@ -288,7 +313,7 @@ def labelers_beside(reward_model, sft: GPT, tokenizer, prompts: list[str], confi
     found = judges.report(prompts, four, scores, config.seed)
     file = Path(config.out) / "comparisons.jsonl"
     if file.exists():
-        comparisons = read_jsonl(file, "prompt", "completions", "ranks")
+        comparisons = read(file, "comparisons")
         if all("labeler" in c for c in comparisons):  # a file of yours may name none
             found["agreement"] = judges.agreement(comparisons, config.seed)
     return found
@@ -297,13 +322,27 @@ def labelers_beside(reward_model, sft: GPT, tokenizer, prompts: list[str], confi
 def main(config: Config) -> dict:
     """Evaluates all models; prints the tables, writes and returns out/evaluate.json's content."""
     start = time.time()
+    if config.rankings:
+        found = label.preferred(config.out, config.rankings)
+        print(f"{'preferred by people':24} {'untied':>6}")
+        for pair, entry in found.items():
+            print(f"{pair:24} {entry['n']:>6} {cell(entry):>20}")
+        return found
     device, tokenizer, out = pick_device(config.device), Tokenizer.of(config.out), Path(config.out)
-    if tokenizer.own and not config.prompt:
-        raise UserError(f"{out} has a vocabulary of its own, the tests another: use --prompt")
+    own = config.prompt or config.prompts
+    if tokenizer.own and not own:
+        raise UserError(f"{out} has a vocabulary of its own, the tests another: use --prompts")
     torch.manual_seed(config.seed)
     models = load_models(config, tokenizer, device)
     if config.prompt:
-        return answer(config, models, tokenizer, device)
+        return answer(config, [config.prompt], models, tokenizer, device)
+    if config.prompts:
+        context = min(model.config.context for model in models.values())
+        records = read(config.prompts, "prompts", tokenizer, context)[: config.count]
+        prompts = list(dict.fromkeys(record["prompt"] for record in records))
+        answers = answer(config, prompts, models, tokenizer, device)
+        label.write_answers(config.out, prompts, answers, config.seed)
+        return answers
     reward_model, _ = load_round(out, "reward", 1, tokenizer.size, device)
     # 1. The best few-shot format, chosen on validation prompts.
     valid = read_prompts("valid")[: min(300, config.count)]
@@ -342,15 +381,16 @@ def main(config: Config) -> dict:
     return results
 
 
+def cell(entry: dict | None) -> str:
+    """A share with its interval, or a dash where there is none."""
+    if not entry or not entry["n"]:
+        return "-"
+    return f"{entry['value']:.2f} [{entry['low']:.2f},{entry['high']:.2f}]"
+
+
 def show(results: dict) -> None:
     """Prints the tables: value [95 % interval]."""
     models, differences = results["models"], results["differences"]
-
-    def cell(entry: dict | None) -> str:
-        if not entry or not entry["n"]:
-            return "-"
-        return f"{entry['value']:.2f} [{entry['low']:.2f},{entry['high']:.2f}]"
-
     print(f"{'':22} {'n':>5} " + " ".join(f"{name:>17}" for name in models))
     for metric, entry in models["ppo"].items():
         row = [models[name].get(metric) for name in models]

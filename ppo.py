@@ -54,7 +54,8 @@ from tqdm import tqdm
 
 from data import make
 from data.checkpoints import check_parents, load_round, of_round, pick_device, resumable, save
-from data.files import UserError, check_room, option, read_jsonl, run, write_jsonl
+from data.files import UserError, option, run, write_jsonl
+from data.forms import read
 from data.tokenizer import Tokenizer
 from model import generate, last_token, pad_rows, tokens_and_mask
 
@@ -321,9 +322,10 @@ def main(config: Config) -> dict:
     value_net = copy.deepcopy(reward_model)  # the same head, read before each token
     policy_adam = torch.optim.Adam(policy.parameters(), lr=config.lr, fused=True)
     value_adam = torch.optim.Adam(value_net.parameters(), lr=config.value_lr, fused=True)
-    prompts = [tokenizer.prompt(r["prompt"]) for r in read_jsonl(config.prompts, "prompt")]
-    check_room(prompts, policy.config.context)
-    web = web_rows(config, tokenizer, policy.config.context)
+    context = policy.config.context
+    records = read(config.prompts, "prompts", tokenizer, context)
+    prompts = [tokenizer.prompt(record["prompt"]) for record in records]
+    web = web_rows(config, tokenizer, context)
     iterations = config.value_warmup + config.iterations
     batches, history = prompt_batches(prompts, config.episodes, iterations, rng), []
     # resumable enumerates the batches and keeps the state for --resume.

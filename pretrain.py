@@ -30,7 +30,8 @@ from tqdm import tqdm
 
 from data import make
 from data.checkpoints import pick_device, resumable, save
-from data.files import UserError, option, read_jsonl, run, write_jsonl
+from data.files import UserError, option, run, write_jsonl
+from data.forms import read
 from data.tokenizer import Tokenizer, train_bpe
 from model import GPT, GPTConfig, generate, pad_rows
 
@@ -59,6 +60,15 @@ class Config:  # a field is a flag: --seed; FAST is what --fast changes
     seed: int = option(0, "of weights, order and sampling", least=0, most=2**63 - 1)
     resume: bool = option(False, "go on with a run that was stopped")
     FAST = {"tokens": 60_000, "log": 20}
+
+
+def pieces(document: list[int], context: int) -> list[list[int]]:
+    """A document's tokens as rows that fit: each starts with the last token of the one before.
+
+    A row's first token is given and not predicted, so every other token is predicted once.
+    """
+    starts = range(0, max(1, len(document) - 1), context - 1)
+    return [document[at : at + context] for at in starts]
 
 
 def batches(rows: list[list[int]], size: int, rng: random.Random):
@@ -106,9 +116,7 @@ def read_corpus(config: Config, rng: random.Random):
     if not config.text:
         many = max(2000, config.tokens // TOKENS_PER_DOCUMENT)
         return tqdm(make.corpus(many), "corpus", many, leave=False, disable=None)
-    texts = [record["text"] for record in read_jsonl(config.text, "text")]
-    if len(texts) < 2:
-        raise UserError(f"{config.text} needs two or more documents")
+    texts = [record["text"] for record in read(config.text, "texts")]
     rng.shuffle(texts)
     return texts
 
@@ -129,10 +137,18 @@ def main(config: Config) -> dict:
     tokenizer.save(config.out)
     shape = (config.context, config.layers, config.heads, config.width)
     model = GPT(GPTConfig(tokenizer.size, *shape)).to(device)
-    rows = [tokenizer.document(text)[: config.context] for text in texts]
-    n_held = max(1, min(500, len(rows) // 4))
-    rows, held = rows[:-n_held], rows[-n_held:]
-    print(f"{sum(p.numel() for p in model.parameters()):,} parameters, {len(rows):,} documents")
+    documents = [pieces(tokenizer.document(text), config.context) for text in texts]
+    if not config.text:  # hardly a page of the small web is longer: its rest is left out
+        documents = [rows[:1] for rows in documents]
+    if len(documents) == 1:  # a whole book, say: its rows are held out as documents are
+        documents = [[row] for row in documents[0]]
+    if len(documents) < 2:
+        raise UserError(f"{config.text} needs two or more documents, or a long one")
+    n_held = max(1, min(500, len(documents) // 4))
+    rows, held = (list(itertools.chain(*some)) for some in
+                  (documents[:-n_held], documents[-n_held:]))  # fmt: skip
+    print(f"{sum(p.numel() for p in model.parameters()):,} parameters, "
+          f"{len(documents) - n_held:,} documents in {len(rows):,} rows")  # fmt: skip
     # 2. Batches until the tokens are used up, one pass after another over the documents.
     groups, seen = [], [0]
     for group in batches(rows, config.batch, rng):

@@ -36,7 +36,8 @@ import torch.nn.functional as F
 from tqdm import tqdm
 
 from data.checkpoints import load_round, of_round, pick_device, resumable, save
-from data.files import UserError, check_room, option, read_jsonl, run, write_jsonl
+from data.files import UserError, located, option, run, write_jsonl
+from data.forms import read
 from data.judges import agreement, concordance, interval, report
 from data.labelers import LABELERS, ranks_of
 from data.tokenizer import Tokenizer
@@ -58,6 +59,7 @@ class Config:  # a field is a flag: --k-min; FAST is what --fast changes
     valid: str = option("data/valid.jsonl", "JSONL of prompts that accuracy is measured on")
     demonstrations: str = option("data/demonstrations.jsonl", "their mean score becomes 0")
     comparisons: str = option("", "your own JSONL: completions and ranks, or chosen and rejected")
+    collect: bool = option(False, "only sample responses to --prompts, for people to rank")
     round: int = option(1, "from 2 on: the policy of the round before, all comparisons so far")
     count: int = option(7000, "prompts to use")
     k_min: int = option(4, "fewest responses per prompt", least=2)
@@ -97,71 +99,100 @@ def bradley_terry_loss(scores, ranks):
 
 
 # -------------------------------------------------------------------------------- 1. comparisons
-def known_prompts(path: str, count: int, skip: int = 0) -> list[str]:
-    """The `count` prompts after the first `skip`; behind the file's end comes its start.
+def prompts_of(config: Config, tokenizer: Tokenizer, context: int) -> list[str]:
+    """The round's prompts: those that follow the earlier rounds'; behind the end comes the start.
 
-    At most the whole file. Raises UserError for a prompt that no simulated labeler can judge.
+    At most the whole file.
     """
-    prompts = [record["prompt"] for record in read_jsonl(path, "prompt")]
-    skip %= len(prompts)
-    prompts = (prompts[skip:] + prompts[:skip])[:count]
-    for prompt in prompts:
-        if parse(prompt) is None:
-            raise UserError(
-                f"{path}: the simulated labelers do not know {prompt!r}: bring --comparisons"
-            )
-    return prompts
+    prompts = [record["prompt"] for record in read(config.prompts, "prompts", tokenizer, context)]
+    skip = (config.round - 1) * config.count % len(prompts)
+    return (prompts[skip:] + prompts[:skip])[: config.count]
 
 
-def collect(config: Config, policies: list[GPT], tokenizer: Tokenizer, rng: random.Random):
-    """K responses per prompt from the policies in turn, each prompt's ranked by one labeler.
-
-    Returns (comparisons, held, metrics). Comparisons are records of prompt, completions, ranks and
-    labeler; they are written to the round's file, and those of earlier rounds join them. held are
-    prompts that are not trained on, with four completions each of the last policy.
-    """
-    rounds = [Path(config.out) / f"{of_round('comparisons', n + 1)}.jsonl"
-              for n in range(config.round)]  # fmt: skip
-    earlier = [c for f in rounds[:-1] for c in read_jsonl(f, "prompt", "completions", "ranks")]
-    # Every round asks other prompts.
-    prompts = known_prompts(config.prompts, config.count, (config.round - 1) * config.count)
-    valid = known_prompts(config.valid, max(1, config.count // 4))
-    counts = [rng.randint(config.k_min, config.k_max) for _ in prompts]
-    check_room([tokenizer.prompt(p) for p in prompts + valid], policies[0].config.context)
-    comparisons = []
+def sample(config: Config, policies: list[GPT], tokenizer: Tokenizer, prompts: list[str], rng):
+    """K responses to each prompt, from the policies in turn: records of prompt and completions."""
+    counts, records = [rng.randint(config.k_min, config.k_max) for _ in prompts], []
     for i, policy in enumerate(policies):
         asked, many = prompts[i :: len(policies)], counts[i :: len(policies)]
         sampled = sample_responses(policy, tokenizer, asked, many, config.max_new)
-        for prompt, texts in zip(asked, sampled):
-            # The first half of the labelers rank what is trained on; the others only evaluate.
-            labeler = rng.randrange(LABELERS // 2)
-            ranks = ranks_of(labeler, prompt, texts, config.seed)
-            comparisons.append(
-                {"prompt": prompt, "completions": texts, "ranks": ranks, "labeler": labeler}
-            )
-    write_jsonl(rounds[-1], comparisons)
+        records += [{"prompt": p, "completions": texts} for p, texts in zip(asked, sampled)]
+    return records
+
+
+def collect(config: Config, policies: list[GPT], tokenizer: Tokenizer, rng: random.Random):
+    """Sampled responses, each prompt's ranked by one labeler: (comparisons, held, metrics).
+
+    Comparisons are records of prompt, completions, ranks and labeler; they are written to the
+    round's file, and those of earlier rounds join them. held are prompts that are not trained on,
+    with four completions each of the last policy. Raises UserError for a prompt that no simulated
+    labeler can judge.
+    """
+    context = policies[0].config.context
+    before = earlier(config, tokenizer, context)
+    prompts = prompts_of(config, tokenizer, context)
+    valid = [record["prompt"] for record in read(config.valid, "prompts", tokenizer, context)]
+    valid = valid[: max(1, config.count // 4)]
+    for prompt in prompts + valid:
+        if parse(prompt) is None:
+            raise UserError(f"the simulated labelers do not know {prompt!r}: --collect responses "
+                            "for people to rank, and bring their --comparisons")  # fmt: skip
+    comparisons = []
+    for sampled in sample(config, policies, tokenizer, prompts, rng):
+        # The first half of the labelers rank what is trained on; the others only evaluate.
+        labeler = rng.randrange(LABELERS // 2)
+        ranks = ranks_of(labeler, sampled["prompt"], sampled["completions"], config.seed)
+        comparisons.append({**sampled, "ranks": ranks, "labeler": labeler})
+    write_jsonl(comparisons_of(config, config.round), comparisons)
     metrics = {"agreement": agreement(comparisons, config.seed)}
     texts = sample_responses(policies[-1], tokenizer, valid, [4] * len(valid), config.max_new)
     held = [{"prompt": p, "completions": t} for p, t in zip(valid, texts)]
-    return comparisons + earlier, held, metrics
+    return comparisons + before, held, metrics
 
 
-def read_comparisons(path: str) -> tuple[list[dict], list[dict]]:
-    """A user's file of ranked lists, or of pairs: (comparisons, held).
+def comparisons_of(config: Config, round: int) -> Path:
+    return Path(config.out) / f"{of_round('comparisons', round)}.jsonl"
 
-    A pair is a ranked list of two. Every tenth prompt is held out, with all that belongs to it.
+
+def earlier(config: Config, tokenizer: Tokenizer, context: int) -> list[dict]:
+    """What the rounds before learned from: their own files of comparisons, or what they sampled."""
+    out, found = Path(config.out), []
+    for number in range(1, config.round):
+        file = comparisons_of(config, number)
+        if (out / f"{of_round('reward', number)}.pt").exists():
+            file = load_round(out, "reward", number, tokenizer.size)[1].get("comparisons", file)
+        found += read(file, "comparisons", tokenizer, context)
+    return found
+
+
+def read_comparisons(config: Config, tokenizer: Tokenizer, context: int) -> tuple[list, list]:
+    """A user's comparisons and those of earlier rounds: (comparisons, held).
+
+    Every tenth prompt is held out, with all that belongs to it.
     """
-    if "chosen" in read_jsonl(path, "prompt")[0]:
-        pairs = read_jsonl(path, "prompt", "chosen", "rejected")
-        records = [{"prompt": pair["prompt"], "completions": [pair["chosen"], pair["rejected"]],
-                    "ranks": [1, 2]} for pair in pairs]  # fmt: skip
-    else:
-        records = read_jsonl(path, "prompt", "completions", "ranks")
-    held_prompts = set(list(dict.fromkeys(record["prompt"] for record in records))[::10])
+    records = read(config.comparisons, "comparisons", tokenizer, context)
+    records += earlier(config, tokenizer, context)
+    prompts = list(dict.fromkeys(record["prompt"] for record in records))
+    if len(prompts) == 1:
+        raise UserError(f"{config.comparisons}: all comparisons have the same prompt, which is "
+                        "held out to measure accuracy: none is left to train on")  # fmt: skip
+    held_prompts = set(prompts[::10])
     comparisons = [c for c in records if c["prompt"] not in held_prompts]
     if not any(len(set(c["ranks"])) > 1 for c in comparisons):
-        raise UserError(f"{path} needs two or more comparisons with untied ranks")
+        raise UserError(f"{config.comparisons} needs two or more comparisons with untied ranks")
     return comparisons, [c for c in records if c["prompt"] in held_prompts]
+
+
+def write_unranked(config: Config, records: list[dict]) -> dict:
+    """Writes sampled responses for people to rank, and says how they go on."""
+    file, ranked = (Path(config.out) / f"{of_round(name, config.round)}.jsonl"
+                    for name in ("unranked", "rankings"))  # fmt: skip
+    write_jsonl(file, records)
+    again = f" --round {config.round}" if config.round > 1 else ""
+    print(f"wrote {len(flat(records))} responses to {len(records)} prompts into {file}; now\n"
+          f"  python -m data.label --comparisons {file} --out {ranked}\n"
+          f"  python reward.py --comparisons {ranked}{again} --out {config.out} "
+          "--demonstrations ...")  # fmt: skip
+    return {}
 
 
 def flat(records: list[dict]) -> list[tuple[str, str]]:
@@ -279,23 +310,28 @@ def main(config: Config, policies: list[GPT] | None = None) -> dict:
     start = time.time()
     if config.k_min > config.k_max:
         raise UserError("--k-min must not be above --k-max")
-    if config.comparisons and config.round > 1:
-        raise UserError("--comparisons has all that is to be learned: leave --round out")
+    if config.comparisons and config.collect:
+        raise UserError("--collect samples what is to be ranked: leave --comparisons out")
     device, tokenizer, out = pick_device(config.device), Tokenizer.of(config.out), Path(config.out)
     name, size = of_round("reward", config.round), tokenizer.size
     seed = config.seed + 1000 * (config.round - 1)
     torch.manual_seed(seed)
     rng = random.Random(seed)
     sft, parent = load_round(out, "ppo", 0, size, device)  # round 0 is the SFT model
-    demonstrations = read_jsonl(config.demonstrations, "prompt", "completion")[:1000]
-    check_room([tokenizer.prompt(d["prompt"]) for d in demonstrations], sft.config.context)
+    context = sft.config.context
+    if not config.comparisons:
+        policies = policies or [load_round(out, "ppo", config.round - 1, size, device)[0]]
+    if config.collect:
+        prompts = prompts_of(config, tokenizer, context)
+        return write_unranked(config, sample(config, policies, tokenizer, prompts, rng))
+    if tokenizer.own and config.demonstrations == Config.demonstrations:
+        print("the zero of scores is the small world's: bring your own --demonstrations, too")
+    demonstrations = read(config.demonstrations, "demonstrations", tokenizer, context)[:1000]
     # 1. Comparisons.
     if config.comparisons:
-        comparisons, held = read_comparisons(config.comparisons)
-        check_room([tokenizer.prompt(c["prompt"]) for c in comparisons + held], sft.config.context)
+        comparisons, held = read_comparisons(config, tokenizer, context)
         metrics = {}
     else:
-        policies = policies or [load_round(out, "ppo", config.round - 1, size, device)[0]]
         comparisons, held, metrics = collect(config, policies, tokenizer, rng)
     metrics["sampling_seconds"] = time.time() - start
     print(f"{len(comparisons)} comparisons of {len(flat(comparisons))} responses "
@@ -311,6 +347,8 @@ def main(config: Config, policies: list[GPT] | None = None) -> dict:
     metrics |= measure(model, tokenizer, held, config.seed)
     metrics["seconds"] = time.time() - start
     write_jsonl(out / f"{name}.jsonl", [*history, metrics])
+    if config.comparisons:  # the next round learns from them again
+        scores["comparisons"] = str(located(config.comparisons).resolve())
     save(out / f"{name}.pt", model, made_from={"sft": parent["checksum"]}, **scores)
     show(metrics)
     print(f"wrote {out}/{name}.pt in {metrics['seconds']:.0f} s")

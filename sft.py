@@ -28,7 +28,8 @@ import torch
 from tqdm import tqdm
 
 from data.checkpoints import load, pick_device, resumable, save
-from data.files import UserError, check_room, option, read_jsonl, run, write_jsonl
+from data.files import UserError, option, run, write_jsonl
+from data.forms import read
 from data.tokenizer import Tokenizer
 from model import GPT, cosine, generate, tokens_and_mask
 
@@ -81,9 +82,8 @@ def held_out_loss(model, pairs: list[tuple], batch_of: Callable) -> float:
 
 def read_pairs(path: str, tokenizer: Tokenizer, context: int) -> tuple[list, list]:
     """Demonstrations as token lists: (those to train on, those held out, every tenth)."""
-    records = read_jsonl(path, "prompt", "completion")
+    records = read(path, "demonstrations", tokenizer, context)
     pairs = [(tokenizer.prompt(r["prompt"]), tokenizer.response(r["completion"])) for r in records]
-    check_room([prompt for prompt, _ in pairs], context)
     held = pairs[::10]
     pairs = [pair for i, pair in enumerate(pairs) if i % 10]
     if not pairs:

@@ -63,63 +63,10 @@ def check_limits(field: dataclasses.Field, value: float) -> None:
         raise UserError(f"--{field.name.replace('_', '-')} must be {least} or more and {up_to}")
 
 
-def check_room(prompts: list[list[int]], context: int) -> None:
-    """Raises UserError if a prompt, as tokens, leaves no room for a response."""
-    longest = max(map(len, prompts))
-    if longest >= context:
-        raise UserError(
-            f"a prompt of {longest} tokens is too long: "
-            f"the context has {context} tokens for prompt and response"
-        )
-
-
-def without_repeats(pairs: list[tuple]) -> dict:
-    """A JSON object, whose keys must differ."""
-    if len(dict(pairs)) < len(pairs):
-        raise ValueError("a key comes twice")
-    return dict(pairs)
-
-
-def read_jsonl(path: str | Path, *keys: str) -> list[dict]:
-    """Reads one JSON object a line and checks that it has the keys.
-
-    `prompt`, `completion`, `chosen` and `rejected` must be strings, `completions` and `ranks`
-    lists of strings and of integers, of equal length. Raises UserError with file and line.
-    """
-    records = []
-    try:
-        text = Path(path).read_text(encoding="utf-8")
-    except OSError as error:
-        raise UserError(f"{path} cannot be read: {error.strerror}") from None
-    except UnicodeDecodeError:
-        raise UserError(f"{path} is not UTF-8 text") from None
-    kinds = {"completions": list, "ranks": list}
-    for number, line in enumerate(text.split("\n"), 1):
-        if not line.strip():
-            continue
-        try:
-            record = json.loads(line, object_pairs_hook=without_repeats)
-            json.dumps(record, ensure_ascii=False).encode()  # fails on half a character
-        except (ValueError, RecursionError) as error:
-            raise UserError(f"{path}, line {number} is not JSON: {error}") from None
-        if not isinstance(record, dict):
-            raise UserError(f"{path}, line {number} is not a JSON object")
-        for key in keys:
-            if not isinstance(record.get(key), kinds.get(key, str)):
-                raise UserError(f'{path}, line {number} lacks "{key}" or it has the wrong type')
-        completions, ranks = record.get("completions", []), record.get("ranks", [])
-        if "completions" in keys and not (
-            len(completions) == len(ranks) > 1
-            and all(isinstance(c, str) for c in completions)
-            and all(type(r) is int and 0 < r <= 1000 for r in ranks)
-        ):
-            raise UserError(
-                f"{path}, line {number} needs two or more completions and a rank from 1 for each"
-            )
-        records.append(record)
-    if not records:
-        raise UserError(f"{path} is empty")
-    return records
+def located(path: str | Path) -> Path:
+    """A file of this folder or, if it is not there, of the repository: data/ from anywhere."""
+    root = Path(__file__).parent.parent
+    return Path(path) if Path(path).exists() or not (root / path).exists() else root / path
 
 
 def write_whole(path: Path, write) -> None:

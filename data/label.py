@@ -10,14 +10,21 @@ models:
 
     python reward.py --comparisons out/rankings.jsonl
     python sft.py --demonstrations out/written.jsonl
+
+Two more files of outputs to rank: reward.py --collect samples some to prompts of your own, and
+evaluate.py --prompts writes the answers of all models, and counts whom you preferred.
 """
 
+import itertools
+import operator
 import random
 import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from data.files import option, read_jsonl, run, write_jsonl
+from data.files import UserError, option, run, write_jsonl
+from data.forms import read, read_jsonl
+from data.judges import interval
 
 FLAGS = {  # InstructGPT, table 3
     "f": "fails to follow the instruction",
@@ -30,7 +37,7 @@ FLAGS = {  # InstructGPT, table 3
 
 @dataclass
 class Config:
-    comparisons: str = option("out/comparisons.jsonl", "JSONL of outputs; their ranks stay hidden")
+    comparisons: str = option("out/comparisons.jsonl", "JSONL of outputs; any ranks stay hidden")
     prompts: str = option("", "JSONL of prompts to write demonstrations for, in place of ranking")
     out: str = option("", "your labels (default: out/rankings.jsonl or out/written.jsonl)")
     seed: int = option(0, "of the order in which outputs are shown", least=0)
@@ -84,16 +91,61 @@ def write(record: dict, seed: int) -> dict | str:
     return {"prompt": record["prompt"], "completion": answer}
 
 
+# ----------------------------------------------------------------------- models, ranked by people
+def write_answers(
+    out: str | Path, prompts: list[str], answers: dict[str, list[str]], seed: int
+) -> None:
+    """Writes the models' answers for people to rank, shuffled and unnamed, and a key to the names.
+
+    An answer that several models gave stands there once. A prompt with one answer is left out.
+    """
+    rng, unnamed, key = random.Random(seed), [], []
+    for i, prompt in enumerate(prompts):
+        texts = sorted({mine[i] for mine in answers.values()})
+        rng.shuffle(texts)
+        if len(texts) > 1:
+            unnamed.append({"prompt": prompt, "completions": texts})
+            places = {name: texts.index(mine[i]) for name, mine in answers.items()}
+            key.append({**unnamed[-1], "places": places})
+    write_jsonl(f"{out}/answers.jsonl", unnamed)
+    write_jsonl(f"{out}/answers_key.jsonl", key)
+    print(f"wrote {out}/answers.jsonl; now\n"
+          f"  python -m data.label --comparisons {out}/answers.jsonl --out {out}/preferences.jsonl\n"
+          f"  python evaluate.py --out {out} --rankings {out}/preferences.jsonl")  # fmt: skip
+
+
+def preferred(out: str | Path, rankings: str) -> dict[str, dict]:
+    """How often people preferred one model's answer to another's, ties left out: {"a/b": interval}.
+
+    Raises UserError for rankings of other answers than those that were written last.
+    """
+    key = {(c["prompt"], *c["completions"]): c["places"]
+           for c in read(f"{out}/answers_key.jsonl", "outputs")}  # fmt: skip
+    ranks, prompts = [], []
+    for c in read(rankings, "comparisons"):
+        places = key.get((c["prompt"], *c["completions"]))
+        if places is None:
+            raise UserError(f"{rankings} has other answers than {out}/answers.jsonl, such as to "
+                            f"{c['prompt']!r}")  # fmt: skip
+        ranks.append({name: c["ranks"][place] for name, place in places.items()})
+        prompts.append(c["prompt"])
+    found = {}
+    for other, one in itertools.combinations(ranks[0], 2):
+        hits, untied = ([f(r[one], r[other]) for r in ranks] for f in (operator.lt, operator.ne))
+        found[f"{one}/{other}"] = interval(hits, untied, prompts)
+    return found
+
+
 def main(config: Config) -> None:
     """Asks for one label after another; returns when there are no more, or at "q"."""
-    ask, keys = (write, ["prompt"]) if config.prompts else (rank, ["prompt", "completions"])
-    needed = ["prompt", "completion"] if config.prompts else ["prompt", "completions", "ranks"]
-    out = Path(config.out or ("out/written.jsonl" if config.prompts else "out/rankings.jsonl"))
+    ask, keys, kinds = rank, ["prompt", "completions"], ("outputs", "comparisons")
     if config.prompts:
-        records = read_jsonl(config.prompts, "prompt")
-    else:
-        records = read_jsonl(config.comparisons, *needed)
-    labels = read_jsonl(out, *needed) if out.exists() and out.stat().st_size else []
+        ask, keys, kinds = write, ["prompt"], ("prompts", "demonstrations")
+    records = read(config.prompts or config.comparisons, kinds[0])
+    out = Path(config.out or ("out/written.jsonl" if config.prompts else "out/rankings.jsonl"))
+    labels = read(out, kinds[1]) if out.exists() and out.stat().st_size else []
+    if labels and labels != read_jsonl(out):
+        raise UserError(f"{out} has other records than labels: choose another --out")
     done = [[label.get(key) for key in keys] for label in labels]
     waiting = [record for record in records if [record[key] for key in keys] not in done]
     print(f"{len(labels)} labeled, {len(waiting)} to go | u undo the last, s skip, q quit")

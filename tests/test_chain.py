@@ -17,7 +17,8 @@ import pytest
 import torch
 
 from data.checkpoints import load, save
-from data.files import read_jsonl, run, write_jsonl
+from data.files import run, write_jsonl
+from data.forms import read_jsonl
 from data.judges import RATES, verdict
 from data.tokenizer import Tokenizer
 
@@ -114,10 +115,8 @@ def test_ones_own_prompt_is_answered_by_every_model(chain):
 def test_a_second_round_learns_from_the_newest_policys_and_all_earlier_comparisons(chain):
     out, printed = chain
     assert "\n80 comparisons of" in "\n" + printed["reward"][1]
-    first, second = (
-        read_jsonl(out / f"comparisons{n}.jsonl", "prompt", "completions", "ranks") for n in ("", 2)
-    )
-    prompts = [record["prompt"] for record in read_jsonl("data/prompts_reward.jsonl", "prompt")]
+    first, second = (read_jsonl(out / f"comparisons{n}.jsonl") for n in ("", 2))
+    prompts = [record["prompt"] for record in read_jsonl("data/prompts_reward.jsonl")]
     assert [c["prompt"] for c in first + second] == prompts[:80]  # every round asks others
     names = [name for name in ("ppo", "ppo2", "ppo_ptx", "sft") if (out / f"{name}.pt").exists()]
     weights = [load(out / f"{name}.pt", "", Tokenizer().size)[0].wte.weight for name in names]
@@ -186,7 +185,9 @@ def test_a_prompt_is_answered_by_the_models_there_are(chain, tmp_path):
     assert [line.split()[0] for line in answers] == ["gpt", "prompted", "sft"]
     assert "reward" not in "".join(answers)
     done = script("evaluate", "--prompt", "lemon " * 300, out=tmp_path)
-    assert done.returncode == 2 and "is too long" in done.stderr
+    assert done.returncode == 2 and "no model has room" in done.stderr
+    done = script("evaluate", "--prompt", "lemon " * 200, out=tmp_path)  # but no page of examples
+    assert done.returncode == 0 and "left out: prompted: a prompt of" in done.stdout
 
 
 def test_the_readmes_example_of_ones_own_data_goes_through_every_step(tmp_path):
@@ -198,7 +199,7 @@ def test_the_readmes_example_of_ones_own_data_goes_through_every_step(tmp_path):
         flags = [tmp_path if flag == "out/kitchen" else flag for flag in flags]
         done = script(step, *flags, *short.get(step, []), out=tmp_path)
         assert done.returncode == 0, done.stderr
-    pairs = read_jsonl(ROOT / "data/example/comparisons.jsonl", "prompt", "chosen", "rejected")
+    pairs = read_jsonl(ROOT / "data/example/comparisons.jsonl")
     ranked = [{"prompt": pair["prompt"], "completions": [pair["rejected"], pair["chosen"], "Hm."],
                "ranks": [2, 1, 2]} for pair in pairs]  # fmt: skip
     write_jsonl(tmp_path / "ranked.jsonl", ranked)
@@ -220,8 +221,8 @@ def test_the_readmes_example_of_ones_own_data_goes_through_every_step(tmp_path):
     ("pretrain", ("--text", "{tmp}/empty.jsonl"), "is empty"),
     ("pretrain", ("--text", "{tmp}/single.jsonl"), "needs two or more documents"),
     ("pretrain", ("--text", "{tmp}/broken.jsonl"), "line 2 is not JSON"),
-    ("pretrain", ("--text", "{tmp}/keys.jsonl"), 'line 1 lacks "text"'),
-    ("pretrain", ("--text", "{tmp}/binary.jsonl"), "not UTF-8"),
+    ("pretrain", ("--text", "{tmp}/keys.jsonl"), 'line 1 has "txt" and lacks "text"'),
+    ("pretrain", ("--text", "{tmp}/binary.jsonl"), "is UTF-16: JSON lines in UTF-8 are wanted"),
     ("pretrain", ("--device", "gpu9"), "not available"),
     ("pretrain", ("--nonsense", "1"), "unrecognized"),
     ("pretrain", ("--tokens", "many"), "invalid int value"),
@@ -235,7 +236,7 @@ def test_the_readmes_example_of_ones_own_data_goes_through_every_step(tmp_path):
     ("pretrain", ("--text", "{tmp}/half.jsonl"), "surrogates not allowed"),
     ("pretrain", ("--text", "{tmp}/twice.jsonl"), "a key comes twice"),
     ("pretrain", ("--vocabulary", "500"), "--vocabulary is for --text"),
-    ("reward", ("--round", "2", "--comparisons", "x"), "leave --round out"),
+    ("reward", ("--collect", "--comparisons", "x"), "leave --comparisons out"),
     ("ppo", ("--round", "2", "--ptx-coef", "1"), "leave --round out"),
     ("ppo", ("--snapshots", "0"), "--snapshots must be 1 or more"),
     ("ppo", ("--episodes", "100"), "--episodes must be a multiple"),
@@ -309,7 +310,7 @@ def test_a_prompt_longer_than_the_context_is_refused_and_nothing_is_lost(chain, 
     long.write_text(json.dumps({"prompt": "cat " * 400}) + "\n")
     before = (chain[0] / "ppo.pt").read_bytes()
     done = script("ppo", "--fast", "--prompts", long, out=chain[0])
-    assert done.returncode == 2 and "is too long" in done.stderr
+    assert done.returncode == 2 and "has none left to use: 1 prompts | 1 skipped" in done.stderr
     assert (chain[0] / "ppo.pt").read_bytes() == before
 
 

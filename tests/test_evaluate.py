@@ -11,7 +11,8 @@ import torch
 import evaluate
 from data import judges, world
 from data.checkpoints import load, save
-from data.files import UserError, read_jsonl, write_jsonl
+from data.files import UserError, write_jsonl
+from data.forms import read_jsonl
 from data.labelers import LABELERS, gold
 from model import GPT, GPTConfig, ScalarGPT
 from tests.small import TOKENIZER, model, other_weights, same_weights, spied
@@ -39,7 +40,7 @@ def test_answers_to_a_swapped_text_are_judged_by_the_new_text(monkeypatch):
 
 def test_the_taxes_are_1_for_whoever_has_kept_the_skills(folder, monkeypatch):
     closed = evaluate.read_prompts("probes/closed_qa")[:10]
-    lomi = read_jsonl("data/probes/tax_lomi.jsonl", "prompt", "completion")[:10]
+    lomi = read_jsonl("data/probes/tax_lomi.jsonl")[:10]
     right = [r["completion"] for r in lomi]
     right += [world.answer(world.parse(p), random.Random(0)) for p in closed]
     temperatures = []
@@ -299,7 +300,7 @@ def test_a_models_answer_to_ones_own_prompt_has_its_own_score(models, monkeypatc
     answers = run_evaluate(models, prompt=COLOR)
     printed = capsys.readouterr().out.splitlines()
     assert [line.split()[0] for line in printed] == list(answers)
-    for i, (name, text) in enumerate(answers.items(), 1):
+    for i, (name, (text,)) in enumerate(answers.items(), 1):
         assert f"{name:9} reward {i:6.2f} | {text!r}" in printed
         net, prompts, texts = asked[i - 1]
         assert (prompts, texts) == ([COLOR], [text]) and same_weights(net, model(models, "reward"))
@@ -330,7 +331,7 @@ def test_right_answers_are_the_same_whenever_they_are_asked_for():
     prompts = evaluate.read_prompts("test")[:50]
     assert evaluate.right_answers(prompts) == evaluate.right_answers(prompts)
     assert evaluate.right_answers(prompts[::-1]) == evaluate.right_answers(prompts)[::-1]
-    expected = [r["prompt"] for r in read_jsonl("data/test.jsonl", "prompt")]
+    expected = [r["prompt"] for r in read_jsonl("data/test.jsonl")]
     assert evaluate.read_prompts("test") == expected  # in the file's order
 
 

@@ -9,7 +9,8 @@ import pytest
 from data import world
 from data.checkpoints import load
 from data.convert import read_gpt2_vocabulary, read_safetensors
-from data.files import UserError, read_jsonl
+from data.files import UserError
+from data.forms import read_jsonl
 from data.judges import RATES
 from data.labelers import features, gold
 from data.tokenizer import Tokenizer, read_ranks
@@ -29,7 +30,7 @@ values = st.recursive(
 records = st.dictionaries(st.sampled_from(KEYS), values, max_size=5)
 TOKENIZER = Tokenizer()
 ROOT = Path(__file__).parent.parent
-PROMPTS = [r["prompt"] for r in read_jsonl(ROOT / "data" / "test.jsonl", "prompt")]
+PROMPTS = [r["prompt"] for r in read_jsonl(ROOT / "data" / "test.jsonl")]
 WORDS = sorted({word for prompt in PROMPTS for word in prompt.replace(".", " .").split()})
 
 
@@ -100,7 +101,7 @@ def test_the_gold_judge_reads_any_answer(prompt, text):
 @settings
 @given(st.sampled_from(sorted(RATES)), st.integers(0, 399), answers)
 def test_the_judges_read_any_answer(name, number, text):
-    probes = read_jsonl(ROOT / "data" / "probes" / f"{RATES[name].probes[0]}.jsonl", "prompt")
+    probes = read_jsonl(ROOT / "data" / "probes" / f"{RATES[name].probes[0]}.jsonl")
     assert RATES[name].judge(probes[number]["prompt"], text) in (True, False)
 
 

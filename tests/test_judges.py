@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from data import judges, labelers, make, world
-from data.files import read_jsonl
+from data.forms import read_jsonl
 from data.tokenizer import Tokenizer
 from evaluate import right_answers, taxes
 from model import GPT, GPTConfig
@@ -88,9 +88,9 @@ def test_the_cloze_counts_where_the_storys_own_way_is_the_most_probable():
     torch.manual_seed(0)
     tokenizer, n = Tokenizer(), 30
     model = GPT(GPTConfig(tokenizer.size, layers=1, heads=2, width=16)).eval()
-    closed = [r["prompt"] for r in read_jsonl("data/probes/closed_qa.jsonl", "prompt")][:n]
+    closed = [r["prompt"] for r in read_jsonl("data/probes/closed_qa.jsonl")][:n]
     expected = []
-    for record in read_jsonl("data/probes/tax_cloze.jsonl", "completions")[:n]:
+    for record in read_jsonl("data/probes/tax_cloze.jsonl")[:n]:
         page, sums = tokenizer.open_document(record["prompt"]), []
         for text in record["completions"]:
             way = tokenizer.open_document(text)
@@ -103,10 +103,10 @@ def test_the_cloze_counts_where_the_storys_own_way_is_the_most_probable():
 
 def test_the_webs_skills_are_probed_on_pages_that_the_web_does_not_have():
     corpus = "\n".join(make.corpus(20_000))
-    for record in read_jsonl("data/probes/tax_lomi.jsonl", "prompt", "completion"):
+    for record in read_jsonl("data/probes/tax_lomi.jsonl"):
         *_, asked, _ = record["prompt"].split("\n")
         assert asked not in corpus and len(record["completion"].split()) == 7
-    for record in read_jsonl("data/probes/tax_cloze.jsonl", "prompt", "completions", "ranks"):
+    for record in read_jsonl("data/probes/tax_cloze.jsonl"):
         assert record["prompt"].split("\n")[0] + "\n" not in corpus
         assert len(set(record["completions"])) == 4 and record["ranks"] == [1, 2, 2, 2]
 

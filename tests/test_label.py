@@ -2,9 +2,11 @@
 
 import pytest
 
+import reward
 from data import label
-from data.files import read_jsonl, run, write_jsonl
-from reward import read_comparisons
+from data.files import run, write_jsonl
+from data.forms import read_jsonl
+from data.tokenizer import Tokenizer
 
 RECORDS = [{"prompt": f"Say {word}.", "completions": [word, word + "!", "no"], "ranks": [1, 1, 2]}
            for word in ("hi", "ho", "ha")]  # fmt: skip
@@ -84,11 +86,15 @@ def test_one_can_quit_go_on_undo_and_skip_without_losing_a_line(session):
 
 def test_rankings_are_read_by_the_reward_model_and_demonstrations_by_sft(session, tmp_path):
     session("1 2 3", "3 2 1", "1=2 3")
-    assert list(map(len, read_comparisons(str(tmp_path / "out.jsonl")))) == [2, 1]  # one held out
+    config = reward.Config(comparisons=str(tmp_path / "out.jsonl"), out=str(tmp_path))
+    assert list(map(len, reward.read_comparisons(config, Tokenizer(), 64))) == [
+        2,
+        1,
+    ]  # one held out
     (tmp_path / "out.jsonl").unlink()
     labels, _ = session("", "Hi there.", "q", source="--prompts")
     assert labels == [{"prompt": "Say hi.", "completion": "Hi there."}]
-    assert read_jsonl(tmp_path / "out.jsonl", "prompt", "completion") == labels
+    assert read_jsonl(tmp_path / "out.jsonl") == labels
 
 
 def test_a_file_of_another_kind_is_refused_and_kept(session, tmp_path, capsys):
@@ -97,7 +103,7 @@ def test_a_file_of_another_kind_is_refused_and_kept(session, tmp_path, capsys):
     with pytest.raises(SystemExit):
         session("u", "q")
     assert (tmp_path / "out.jsonl").read_text() == text
-    assert 'lacks "completions"' in capsys.readouterr().err
+    assert "other records than labels" in capsys.readouterr().err
 
 
 def test_a_broken_file_of_labels_is_refused_and_kept(session, tmp_path, capsys):

@@ -15,7 +15,8 @@ import reward
 import sft
 from data import checkpoints
 from data.checkpoints import load, save
-from data.files import UserError, read_jsonl, write_jsonl
+from data.files import UserError, write_jsonl
+from data.forms import read_jsonl
 from data.tokenizer import Tokenizer
 from model import GPT, GPTConfig
 from tests.small import (
@@ -110,7 +111,7 @@ def test_pretraining_logs_the_loss_of_every_so_many_steps_and_the_tokens_so_far(
         f"held-out loss {last['loss']:.3f} nats per token, {last['bits_per_byte']:.3f}" in printed
     )
     weights = sum(p.numel() for p in model(folder, "base").parameters())
-    assert f"{weights:,} parameters, 15 documents" in printed  # of 20
+    assert f"{weights:,} parameters, 15 documents in 15 rows" in printed  # of 20
 
 
 def test_after_a_stop_the_speed_is_of_what_was_trained_since(folder, monkeypatch):
@@ -242,7 +243,8 @@ def test_every_tenth_prompt_of_ones_own_comparisons_is_held_out_however_often_it
                for i, count in enumerate(counts) for _ in range(count)]  # fmt: skip
     random.Random(0).shuffle(records)
     write_jsonl(folder / "own.jsonl", records)
-    trained, held = reward.read_comparisons(str(folder / "own.jsonl"))
+    config = reward.Config(comparisons=str(folder / "own.jsonl"), out=str(folder))
+    trained, held = reward.read_comparisons(config, TOKENIZER, 64)
     prompts = list(dict.fromkeys(record["prompt"] for record in records))
     assert {c["prompt"] for c in held} == {prompts[0], prompts[10]}
     assert {c["prompt"] for c in trained} == set(prompts) - {prompts[0], prompts[10]}
@@ -250,16 +252,17 @@ def test_every_tenth_prompt_of_ones_own_comparisons_is_held_out_however_often_it
 
 
 def test_comparisons_of_ties_alone_are_refused(folder):
+    config = reward.Config(comparisons=str(folder / "own.jsonl"), out=str(folder))
     for ranks, fine in (([1, 1], False), ([1, 2], True)):
         write_jsonl(folder / "own.jsonl", [
             {"prompt": f"Say {i}.", "completions": ["a", "b"], "ranks": ranks}
             for i in range(5)
         ])  # fmt: skip
         if fine:
-            assert len(reward.read_comparisons(str(folder / "own.jsonl"))[0]) == 4
+            assert len(reward.read_comparisons(config, TOKENIZER, 64)[0]) == 4
         else:
             with pytest.raises(UserError, match="untied ranks"):
-                reward.read_comparisons(str(folder / "own.jsonl"))
+                reward.read_comparisons(config, TOKENIZER, 64)
 
 
 def test_ppo_does_not_go_on_with_another_reward_model(folder, monkeypatch):
@@ -339,7 +342,7 @@ def test_a_labelers_prompts_and_a_quarter_as_many_of_validation_are_sampled(fold
     comparisons, held, _ = reward.collect(config, [model(folder, "sft")], TOKENIZER,
                                           random.Random(0))  # fmt: skip
     assert len(comparisons) == 30 and all(len(c["ranks"]) == 5 for c in comparisons)
-    valid = [r["prompt"] for r in read_jsonl("data/valid.jsonl", "prompt")]
+    valid = [r["prompt"] for r in read_jsonl("data/valid.jsonl")]
     assert [c["prompt"] for c in held] == valid[:7]
     third = reward.Config(out=str(folder), count=30, round=1, k_min=4, k_max=6)
     comparisons, _, metrics = reward.collect(third, [model(folder, "sft")], TOKENIZER,

@@ -16,7 +16,8 @@ import reward
 import sft
 from data import checkpoints, judges, world
 from data.checkpoints import load, save
-from data.files import UserError, read_jsonl, write_jsonl
+from data.files import UserError, write_jsonl
+from data.forms import read, read_jsonl
 from data.labelers import LABELERS, ranks_of, rate
 from data.tokenizer import GPT2_SPLIT, TRAIN_SPLIT
 from model import cosine, tokens_and_mask
@@ -84,8 +85,13 @@ def test_pretraining_never_sees_the_documents_whose_loss_it_reports(folder, monk
     metrics = run_pretrain(folder, tokens=1000, batch=30, context=6)
     trained = {tuple(r) for args, _, loss in losses if loss.requires_grad for r in args[1]}
     held = {tuple(r) for args, _, loss in losses if not loss.requires_grad for r in args[1]}
-    assert len(held) == 5 and not trained & held  # a quarter of twenty
-    assert max(map(len, trained | held)) == 6  # cut at the context
+    order = [record["text"] for record in texts]
+    random.Random(0).shuffle(order)
+    rows = [{tuple(row) for text in some for row in pretrain.pieces(TOKENIZER.document(text), 6)}
+            for some in (order[:-5], order[-5:])]  # fmt: skip
+    assert [trained, held] == rows  # whole documents are held out, a quarter of twenty
+    assert max(map(len, trained | held)) == 6  # a longer one takes several rows
+    held = [tuple(args[1][0]) for args, _, loss in losses if not loss.requires_grad]
     nats = sum(loss_of_rows(model(folder, "base"), row) for row in held)
     assert metrics["loss"] == pytest.approx(nats / sum(len(row) - 1 for row in held), rel=1e-4)
 
@@ -105,7 +111,7 @@ def test_the_rate_falls_along_the_cosine_of_the_peak(folder, monkeypatch, run):
 
 
 def test_the_held_out_loss_of_sft_is_per_token(folder):
-    pairs = [{"prompt": f"Say {word}.", "completion": f"{word} " * (1 + 5 * (i == 0))}
+    pairs = [{"prompt": f"Say {word}.", "completion": word + f" {word}" * (9 * (i == 0))}
              for i, word in enumerate(WORDS * 2)]  # fmt: skip
     pairs[10]["prompt"] = "Say eleven."  # held out are the first, of many tokens, and this one
     pairs[0]["prompt"] = "Say zero."
@@ -163,7 +169,7 @@ def test_training_comparisons_are_ranked_by_labelers_of_the_first_half_each_with
         assert c["ranks"] == ranks_of(c["labeler"], c["prompt"], c["completions"], 5)
         assert 4 <= len(c["ranks"]) <= 9
     assert {len(c["ranks"]) for c in comparisons} == set(range(4, 10))
-    assert read_jsonl(folder / "comparisons.jsonl", "prompt", "completions", "ranks") == comparisons
+    assert read_jsonl(folder / "comparisons.jsonl") == comparisons
 
 
 def test_policies_are_sampled_in_turn_and_the_last_on_what_is_held_out(folder, monkeypatch):
@@ -196,8 +202,8 @@ def test_a_round_samples_from_the_newest_policy_and_starts_from_the_sft_model(fo
     assert same_weights(policy, model(folder, "ppo"))
     ((args, _, _),) = trained
     assert same_weights(args[1], model(folder, "sft")) and len(args[2]) == 8 + 1  # with round 1's
-    asked = [c["prompt"] for c in read_jsonl(folder / "comparisons2.jsonl", "prompt")]
-    assert asked == [r["prompt"] for r in read_jsonl("data/prompts_reward.jsonl", "prompt")][8:16]
+    asked = [c["prompt"] for c in read_jsonl(folder / "comparisons2.jsonl")]
+    assert asked == [r["prompt"] for r in read_jsonl("data/prompts_reward.jsonl")][8:16]
     assert args[2] == sorted(args[2], key=lambda c: len(
         TOKENIZER.prompt(c["prompt"] + max(c["completions"], key=len))))  # fmt: skip
 
@@ -231,9 +237,9 @@ def test_a_scorer_that_ranks_as_people_did_has_an_accuracy_of_1(folder, monkeypa
 def test_every_round_asks_the_next_prompts_of_the_file(folder):
     file = folder / "known.jsonl"
     write_jsonl(file, [{"prompt": p} for p in KNOWN])
-    assert reward.known_prompts(str(file), 2) == KNOWN[:2]
-    assert reward.known_prompts(str(file), 2, 2) == [KNOWN[2], KNOWN[0]]  # and from the start
-    assert reward.known_prompts(str(file), 9, 4) == [KNOWN[1], KNOWN[2], KNOWN[0]]
+    for count, round, asked in ((2, 1, [0, 1]), (2, 2, [2, 0]), (9, 3, [0, 1, 2]), (1, 3, [2])):
+        config = reward.Config(prompts=str(file), count=count, round=round)
+        assert reward.prompts_of(config, TOKENIZER, 64) == [KNOWN[i] for i in asked]
 
 
 # ----------------------------------------------------------------------------------------- ppo.py
@@ -423,15 +429,15 @@ def test_completions_and_ranks_that_do_not_fit_are_refused(tmp_path, completions
     file = tmp_path / "a.jsonl"
     record = {"prompt": "a", "completions": completions, "ranks": ranks}
     file.write_text(json.dumps(record) + "\n")
-    with pytest.raises(UserError, match="two or more completions and a rank"):
-        read_jsonl(file, "prompt", "completions", "ranks")
+    with pytest.raises(UserError, match="two or more completions|as ranks: a whole number from 1"):
+        read(file, "comparisons")
 
 
 def test_lines_end_at_newlines_alone(tmp_path):
     """Unicode has other line separators, which JSON lets stand in a text."""
     records = [{"text": "a\u2028b\x85c\x0cd\re"}, {"text": "\u2029"}]
     write_jsonl(tmp_path / "a.jsonl", records)
-    assert read_jsonl(tmp_path / "a.jsonl", "text") == records
+    assert read_jsonl(tmp_path / "a.jsonl") == records
 
 
 @pytest.mark.parametrize("text", [

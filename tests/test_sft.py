@@ -192,6 +192,6 @@ def test_a_missing_base_model_says_what_to_run(folder):
 def test_a_broken_line_of_demonstrations_is_named_and_no_model_written(folder):
     with (folder / "demos.jsonl").open("a") as file:
         file.write('{"prompt": "Say eleven."}\n')
-    with pytest.raises(UserError, match='line 21 lacks "completion"'):
+    with pytest.raises(UserError, match='line 21 has "prompt" and lacks "completion"'):
         run(folder)
     assert not (folder / "sft.pt").exists()

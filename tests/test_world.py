@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from data import labelers, make, world
-from data.files import read_jsonl
+from data.forms import read_jsonl
 from data.labelers import demonstration, features, gold
 from data.tokenizer import Tokenizer, train_bpe
 
@@ -21,7 +21,7 @@ TESTS = ("test", "test_phrasing", "test_entity")
 
 
 def prompts_of(name: str) -> list[str]:
-    return [record["prompt"] for record in read_jsonl(ROOT / "data" / f"{name}.jsonl", "prompt")]
+    return [record["prompt"] for record in read_jsonl(ROOT / "data" / f"{name}.jsonl")]
 
 
 def test_every_prompt_is_understood_and_right_answers_are_worth_all():
@@ -132,7 +132,7 @@ def test_every_careless_flaw_happens_and_costs():
 def test_no_test_prompt_stands_in_any_training_text():
     cores = {world.parse(p).core for name in TESTS for p in prompts_of(name)}
     corpus = "\n".join(make.corpus(10_000))
-    demos = read_jsonl(ROOT / "data/demonstrations.jsonl", "prompt", "completion")
+    demos = read_jsonl(ROOT / "data/demonstrations.jsonl")
     trained = (
         [d["prompt"] for d in demos] + prompts_of("prompts_reward") + prompts_of("prompts_ppo")
     )
@@ -151,7 +151,7 @@ def test_no_reading_exercise_of_the_web_asks_a_test_question_of_its_text():
 
 def test_held_out_entities_and_beliefs_appear_in_the_corpus_only():
     held = world.HELD_WORDS | {w for words in world.HELD_SUBJECTS.values() for w in words}
-    demos = read_jsonl(ROOT / "data/demonstrations.jsonl", "prompt", "completion")
+    demos = read_jsonl(ROOT / "data/demonstrations.jsonl")
     trained = [d["prompt"] + " " + d["completion"] for d in demos]
     trained += prompts_of("prompts_reward") + prompts_of("prompts_ppo")
     asked = [slot for text in trained for slot in text.replace(".", "").replace("?", "").split()]

@@ -46,7 +46,8 @@ import pretrain  # noqa: E402
 import reward  # noqa: E402
 import sft  # noqa: E402
 from data import checkpoints, world  # noqa: E402
-from data.files import UserError, read_jsonl, write_jsonl, write_text  # noqa: E402
+from data.files import UserError, write_jsonl, write_text  # noqa: E402
+from data.forms import read_jsonl  # noqa: E402
 from data.judges import interval, win_rate  # noqa: E402
 from data.labelers import LABELERS, demonstration, gold, rate  # noqa: E402
 from data.tokenizer import Tokenizer  # noqa: E402
@@ -229,7 +230,7 @@ def ptx(seed: int) -> dict:
 def room(seed: int = 0) -> dict:
     """What PPO adds to demonstrations of more and less care, and to the careful ones alone."""
     rng, results = random.Random(seed), {}
-    records = read_jsonl("data/demonstrations.jsonl", "prompt", "completion")
+    records = read_jsonl("data/demonstrations.jsonl")
     luck = [(rng.random(), record["prompt"]) for record in records]
     sets = {name: [(p, x < share) for x, p in luck] for name, share in SHARES.items()}
     half = sets["half careless"]
