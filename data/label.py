@@ -109,9 +109,9 @@ def write_answers(
             key.append({**unnamed[-1], "places": places})
     write_jsonl(f"{out}/answers.jsonl", unnamed)
     write_jsonl(f"{out}/answers_key.jsonl", key)
-    print(f"wrote {out}/answers.jsonl; now\n"
-          f"  python -m data.label --comparisons {out}/answers.jsonl --out {out}/preferences.jsonl\n"
-          f"  python evaluate.py --out {out} --rankings {out}/preferences.jsonl")  # fmt: skip
+    file, ranked = f"{out}/answers.jsonl", f"{out}/preferences.jsonl"
+    print(f"wrote {file}; now\n  python -m data.label --comparisons {file} --out {ranked}\n"
+          f"  python evaluate.py --out {out} --rankings {ranked}")  # fmt: skip
 
 
 def preferred(out: str | Path, rankings: str) -> dict[str, dict]:

@@ -307,6 +307,40 @@ def test_a_models_answer_to_ones_own_prompt_has_its_own_score(models, monkeypatc
     assert not (models / "evaluate.json").exists()
 
 
+def test_prompts_of_ones_own_are_answered_side_by_side_and_written_for_people(
+    models, monkeypatch, capsys
+):
+    monkeypatch.setattr(evaluate, "score_texts", lambda net, tokenizer, prompts, texts: (
+        [float(len(p)) for p in prompts]))  # fmt: skip
+    own = ["How do I cook?", "How do I cook rice?", "How do I cook?", "Tell me."]
+    write_jsonl(models / "own.jsonl", [{"prompt": p} for p in own])
+    answers = run_evaluate(models, prompts=str(models / "own.jsonl"), samples=2)
+    printed = capsys.readouterr().out
+    unlike = [own[0], own[1], own[3]]  # each prompt once
+    assert all(len(texts) == 3 for texts in answers.values())
+    assert sum(f"\n> {prompt}\n" in printed for prompt in unlike) == 2
+    mean = sum(map(len, unlike)) / 3
+    for name, texts in answers.items():
+        assert f"{name:9} mean reward {mean:6.2f}, n 3" in printed
+        assert sum(f"{name:9} reward {len(p):6.2f} | {t!r}" in printed
+                   for p, t in zip(unlike, texts)) == 2  # fmt: skip
+    key = read_jsonl(models / "answers_key.jsonl")
+    assert [c["prompt"] for c in key] == unlike
+    for i, c in enumerate(key):
+        said = {name: c["completions"][place] for name, place in c["places"].items()}
+        assert said == {name: texts[i] for name, texts in answers.items()}
+    # A person who prefers longer answers.
+    write_jsonl(models / "ranked.jsonl", [
+        {"prompt": c["prompt"], "completions": c["completions"],
+         "ranks": [1 + len(own[1] * 9) - len(text) for text in c["completions"]]}
+        for c in read_jsonl(models / "answers.jsonl")])  # fmt: skip
+    found = run_evaluate(models, rankings=str(models / "ranked.jsonl"))
+    pairs = [(len(a), len(b)) for a, b in zip(answers["ppo"], answers["sft"]) if len(a) != len(b)]
+    assert found["ppo/sft"]["n"] == len(pairs)
+    assert found["ppo/sft"]["value"] == pytest.approx(np.mean([a > b for a, b in pairs]))
+    assert "ppo/sft" in capsys.readouterr().out and not (models / "evaluate.json").exists()
+
+
 def test_a_rates_sets_are_what_their_names_say():
     asked = small_asked(200)
     held = [any(w in world.HELD_WORDS for w in re.findall(r"\w+", p)) for p in

@@ -4,7 +4,7 @@ import pytest
 
 import reward
 from data import label
-from data.files import run, write_jsonl
+from data.files import UserError, run, write_jsonl
 from data.forms import read_jsonl
 from data.tokenizer import Tokenizer
 
@@ -18,7 +18,7 @@ def session(tmp_path, monkeypatch, capsys):
     write_jsonl(tmp_path / "in.jsonl", RECORDS)
     out = tmp_path / "out.jsonl"
 
-    def type_lines(*lines, source="--comparisons"):
+    def type_lines(*lines, source="--comparisons", file="in.jsonl"):
         rest = iter(lines)
 
         def typed(_):
@@ -28,7 +28,7 @@ def session(tmp_path, monkeypatch, capsys):
                 raise EOFError from None
 
         monkeypatch.setattr("builtins.input", typed)
-        run(label.Config, label.main, [source, str(tmp_path / "in.jsonl"), "--out", str(out)])
+        run(label.Config, label.main, [source, str(tmp_path / file), "--out", str(out)])
         return (
             read_jsonl(out) if out.exists() and out.read_text() else []
         ), capsys.readouterr().out
@@ -135,3 +135,62 @@ def test_other_outputs_of_a_prompt_that_was_ranked_are_still_shown(session, tmp_
     labels, printed = session("3 2 1", "q")
     assert "1 labeled, 3 to go" in printed
     assert [x["completions"] for x in labels] == [RECORDS[0]["completions"], again["completions"]]
+
+
+# ----------------------------------------------------------------------- models, ranked by people
+ANSWERS = {
+    "sft": ["a", "same", "c", "d", "e"],
+    "ppo": ["A", "same", "C", "d", "E"],
+    "round2": ["x", "same", "c", "y", "z"],
+}
+PROMPTS = [f"Say {i}." for i in range(5)]
+
+
+def as_ranked(folder, best: dict) -> str:
+    """Rankings of answers.jsonl by a person to whom the texts of a prompt are as good as told."""
+    labels = [{**c, "ranks": [best[c["prompt"]].index(text) + 1 for text in c["completions"]]}
+              for c in read_jsonl(folder / "answers.jsonl")]  # fmt: skip
+    write_jsonl(folder / "ranked.jsonl", labels)
+    return str(folder / "ranked.jsonl")
+
+
+def test_models_answers_are_written_without_names_in_another_order_for_each_prompt(tmp_path):
+    label.write_answers(tmp_path, PROMPTS, ANSWERS, seed=0)
+    records = read_jsonl(tmp_path / "answers.jsonl")
+    assert [c["prompt"] for c in records] == ["Say 0.", "Say 2.", "Say 3.", "Say 4."]  # not "same"
+    assert [sorted(c["completions"]) for c in records] == [["A", "a", "x"], ["C", "c"], ["d", "y"],
+                                                           ["E", "e", "z"]]  # fmt: skip
+    assert all(set(c) == {"prompt", "completions"} for c in records)
+    many = {name: [name] * 60 for name in ANSWERS}
+    label.write_answers(tmp_path, [f"{i}" for i in range(60)], many, seed=0)
+    orders = [tuple(c["completions"]) for c in read_jsonl(tmp_path / "answers.jsonl")]
+    assert len(set(orders)) == 6 and max(map(orders.count, orders)) < 30
+
+
+def test_what_people_prefer_is_counted_for_each_pair_of_models_ties_left_out(tmp_path):
+    label.write_answers(tmp_path, PROMPTS, ANSWERS, seed=0)
+    ranked = as_ranked(tmp_path, {"Say 0.": "Aax", "Say 2.": "Cc", "Say 3.": "dy", "Say 4.": "zeE"})
+    found = label.preferred(tmp_path, ranked)
+    shares = {pair: (entry["value"], entry["n"]) for pair, entry in found.items()}
+    assert shares == {"ppo/sft": (2 / 3, 3), "round2/sft": (1 / 3, 3), "round2/ppo": (0.25, 4)}
+    assert all(0 <= e["low"] <= e["value"] <= e["high"] <= 1 for e in found.values())
+    labels = read_jsonl(tmp_path / "ranked.jsonl")
+    write_jsonl(tmp_path / "ranked.jsonl", [{**c, "ranks": [1] * len(c["ranks"])} for c in labels])
+    assert {e["n"] for e in label.preferred(tmp_path, ranked).values()} == {0}
+
+
+def test_rankings_of_other_answers_are_refused(tmp_path):
+    label.write_answers(tmp_path, PROMPTS, ANSWERS, seed=0)
+    ranked = as_ranked(tmp_path, {"Say 0.": "Aax", "Say 2.": "Cc", "Say 3.": "dy", "Say 4.": "zeE"})
+    label.write_answers(tmp_path, PROMPTS, {**ANSWERS, "ppo": ["B"] * 5}, seed=0)
+    with pytest.raises(
+        UserError, match="has other answers than .*answers.jsonl, such as to 'Say 0"
+    ):
+        label.preferred(tmp_path, ranked)
+
+
+def test_unranked_outputs_are_shown_and_ranked(session, tmp_path):
+    unranked = [{key: record[key] for key in ("prompt", "completions")} for record in RECORDS]
+    write_jsonl(tmp_path / "other.jsonl", unranked)
+    labels, _ = session("1 2 3", "1=2 3", "q", file="other.jsonl")
+    assert len(labels) == 2 and all(set(x["ranks"]) <= {1, 2, 3} for x in labels)
