@@ -32,7 +32,8 @@ def pick_device(name: str) -> str:
     except (RuntimeError, AssertionError) as error:
         if name != "auto":
             raise UserError(f"the device {name} is not available here: use --device cpu") from None
-        print(f"the GPU does not work, the CPU is used: {str(error).splitlines()[0]}")
+        reason = str(error).partition("\n")[0]
+        print(f"the GPU does not work, the CPU is used: {reason}")
         return "cpu"
     return device
 
@@ -170,7 +171,9 @@ def check_same(path: Path, then: dict, now: dict) -> None:
         raise UserError(f"{path} is of another version: leave --resume out to start anew")
 
     def flag(key, value):
-        return key.replace("--", "--no-") if value is False else f"{key} {value}"
+        if isinstance(value, bool):
+            return key if value else key.replace("--", "--no-")
+        return f"{key} {value}"
 
     for key in [key for key in now if then[key] != now[key]]:
         if not key.startswith("--"):
@@ -197,8 +200,10 @@ def resumable(steps: list, state: State, history: list[dict], **parts):
     modules = [part for part in parts.values() if isinstance(part, nn.Module)]
     done = restore(state.path, history, parts) if state.resume else 0
     if done > len(steps):
-        raise UserError(f"{state.path} is {done - len(steps)} iterations further than that: give "
-                        "more --iterations, or leave --resume out to start anew")  # fmt: skip
+        raise UserError(
+            f"{state.path} has {done} steps done, more than the {len(steps)} asked for: "
+            "give more --iterations, or leave --resume out to start anew"
+        )
     written, pause, warned = time.monotonic(), SECONDS, False
     for number, step in enumerate(tqdm(steps, state.path.stem, leave=False, disable=None)):
         if number < done:

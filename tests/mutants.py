@@ -15,6 +15,7 @@ WORLD, JUDGES = "tests/test_world.py", "tests/test_judges.py"
 EVALUATE, MAINS = "tests/test_evaluate.py", "tests/test_mains.py"
 LOGS, RESUME = "tests/test_logs.py", "tests/test_resume.py"
 CONVERT, LABEL = "tests/test_convert.py", "tests/test_label.py"
+SURVIVE = "tests/test_survive.py"
 
 MUTANTS = [
     # ------------------------------------------------------------------------------- model.py
@@ -409,6 +410,20 @@ MUTANTS = [
     ("data/labelers.py", "if not content or len(set(sentences)) < len(sentences):",
      "if not content or len(set(content)) < len(content):", WORLD, "said_twice"),
     ("data/tokenizer.py", r" ?(?:[^\s\w]|_)+|", r" ?[^\s\w]+|", MAINS, "loses_no_letter"),
+    ("data/files.py", 'errors="backslashreplace"', 'errors="strict"', SURVIVE, "cannot_show"),
+    ("data/files.py", "if time.monotonic() > end:", "if time.monotonic() < end:", SURVIVE,
+     "locked_for_a_moment"),
+    ("data/files.py", "if Path(path).exists() or not (root / path).exists()",
+     "if not (root / path).exists()", SURVIVE, "any_folder"),
+    ("data/files.py", '"ALLOC_FAILED")', '"FULL")', SURVIVE, "flags_that_help"),
+    ("data/checkpoints.py", "(written - begun) / SHARE", "(written - begun) * SHARE", SURVIVE,
+     "twentieth"),
+    ("data/checkpoints.py", "value = [zlib.crc32(file.read_bytes())]", "value = []", SURVIVE,
+     "edited"),
+    ("data/checkpoints.py", "        (some @ some).sum().item()\n", "", SURVIVE, "gpu_that_works"),
+    ("data/checkpoints.py", "    if done > len(steps):\n", "    if False:\n", SURVIVE, "longer"),
+    ("data/checkpoints.py", "                warned = True\n", "", SURVIVE, "one_warning"),
+    ("reward.py", "policy=(policies or [sft])[-1]", "policy=sft", SURVIVE, "sampled_anew"),
 ]  # fmt: skip
 
 
