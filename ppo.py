@@ -53,7 +53,16 @@ import torch
 from tqdm import tqdm
 
 from data import make
-from data.checkpoints import check_parents, load_round, of_round, pick_device, resumable, save
+from data.checkpoints import (
+    State,
+    check_parents,
+    fused,
+    load_round,
+    of_round,
+    pick_device,
+    resumable,
+    save,
+)
 from data.files import UserError, option, run, write_jsonl
 from data.forms import read
 from data.tokenizer import Tokenizer
@@ -320,8 +329,8 @@ def main(config: Config) -> dict:
         made_from[of_round("ppo", config.round - 1)] = before["checksum"]
     average = copy.deepcopy(policy)
     value_net = copy.deepcopy(reward_model)  # the same head, read before each token
-    policy_adam = torch.optim.Adam(policy.parameters(), lr=config.lr, fused=True)
-    value_adam = torch.optim.Adam(value_net.parameters(), lr=config.value_lr, fused=True)
+    policy_adam = torch.optim.Adam(policy.parameters(), lr=config.lr, fused=fused(device))
+    value_adam = torch.optim.Adam(value_net.parameters(), lr=config.value_lr, fused=fused(device))
     context = policy.config.context
     records = read(config.prompts, "prompts", tokenizer, context)
     prompts = [tokenizer.prompt(record["prompt"]) for record in records]
@@ -329,8 +338,9 @@ def main(config: Config) -> dict:
     iterations = config.value_warmup + config.iterations
     batches, history = prompt_batches(prompts, config.episodes, iterations, rng), []
     # resumable enumerates the batches and keeps the state for --resume.
+    state = State(out / f"{name}.state", config, sft=reference, reward=reward_model, policy=policy)
     for number, asked in resumable(
-        batches, out / f"{name}.state", config, history, policy=policy, average=average,
+        batches, state, history, policy=policy, average=average,
         value_net=value_net, policy_adam=policy_adam, value_adam=value_adam,
     ):  # fmt: skip
         iteration = number - config.value_warmup  # below 0 the value network trains alone

@@ -29,7 +29,7 @@ import torch.nn.functional as F
 from tqdm import tqdm
 
 from data import make
-from data.checkpoints import pick_device, resumable, save
+from data.checkpoints import State, fused, pick_device, resumable, save
 from data.files import UserError, option, run, write_jsonl
 from data.forms import read
 from data.tokenizer import Tokenizer, train_bpe
@@ -131,6 +131,7 @@ def main(config: Config) -> dict:
         raise UserError("--vocabulary is for --text, and 258 or more")
     if config.width % config.heads or config.width % 2:
         raise UserError(f"--width must be even and a multiple of {config.heads} heads")
+    state = State(Path(config.out) / "base.state", config)
     # 1. The corpus, a document per row, ended by EOS; the last 500, at most a quarter, held out.
     texts = read_corpus(config, rng)
     tokenizer = Tokenizer(train_bpe(texts, config.vocabulary - 1) if config.vocabulary else None)
@@ -160,12 +161,10 @@ def main(config: Config) -> dict:
     matrices = [p for p in model.parameters() if p.dim() == 2]
     others = [p for p in model.parameters() if p.dim() != 2]
     parameters = [{"params": matrices}, {"params": others, "weight_decay": 0.0}]
-    optimizer = torch.optim.AdamW(parameters, weight_decay=config.weight_decay, fused=True)
+    optimizer = torch.optim.AdamW(parameters, weight_decay=config.weight_decay, fused=fused(device))
     # 4. The loop.
     out, history, trained, loop_start = Path(config.out), [], 0, time.time()
-    for step, group in resumable(
-        groups, out / "base.state", config, history, model=model, optimizer=optimizer
-    ):
+    for step, group in resumable(groups, state, history, model=model, optimizer=optimizer):
         for g in optimizer.param_groups:
             progress = seen[step] / config.tokens
             g["lr"] = config.lr * learning_rate(progress, config.warmup, config.decay)

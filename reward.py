@@ -35,7 +35,7 @@ import torch
 import torch.nn.functional as F
 from tqdm import tqdm
 
-from data.checkpoints import load_round, of_round, pick_device, resumable, save
+from data.checkpoints import State, fused, load_round, of_round, pick_device, resumable, save
 from data.files import UserError, located, option, run, write_jsonl
 from data.forms import read
 from data.judges import agreement, concordance, interval, report
@@ -213,18 +213,18 @@ def collate(group: list[dict], tokenizer: Tokenizer, context: int, device: str):
     return tokens, mask, torch.tensor(ranks, device=device)
 
 
-def train(config: Config, sft: GPT, comparisons: list[dict], tokenizer, rng, state: Path):
+def train(config: Config, sft: GPT, comparisons: list[dict], tokenizer, rng, state: State):
     """The SFT model's body with a scalar head, trained on the comparisons: (model, history)."""
     device, context, size = sft.wte.weight.device, sft.config.context, config.batch
     model = copy_body(sft, ScalarGPT(sft.config).to(device))
-    optimizer = torch.optim.Adam(model.parameters(), lr=config.lr, fused=True)
+    optimizer = torch.optim.Adam(model.parameters(), lr=config.lr, fused=fused(device))
     groups = [comparisons[at : at + size] for at in range(0, len(comparisons), size)]
     order = []
     for _ in range(config.epochs):
         rng.shuffle(groups)
         order += groups
     history, steps = [], len(order)
-    for step, group in resumable(order, state, config, history, model=model, optimizer=optimizer):
+    for step, group in resumable(order, state, history, model=model, optimizer=optimizer):
         for g in optimizer.param_groups:
             g["lr"] = config.lr * cosine(step, steps)
         # One forward pass of every response, then all untied pairs of a prompt together.
@@ -327,6 +327,7 @@ def main(config: Config, policies: list[GPT] | None = None) -> dict:
     if tokenizer.own and config.demonstrations == Config.demonstrations:
         print("the zero of scores is the small world's: bring your own --demonstrations, too")
     demonstrations = read(config.demonstrations, "demonstrations", tokenizer, context)[:1000]
+    state = State(out / f"{name}.state", config, sft=sft, policy=(policies or [sft])[-1])
     # 1. Comparisons.
     if config.comparisons:
         comparisons, held = read_comparisons(config, tokenizer, context)
@@ -340,7 +341,7 @@ def main(config: Config, policies: list[GPT] | None = None) -> dict:
     comparisons.sort(
         key=lambda c: len(tokenizer.prompt(c["prompt"] + max(c["completions"], key=len)))
     )
-    model, history = train(config, sft, comparisons, tokenizer, rng, out / f"{name}.state")
+    model, history = train(config, sft, comparisons, tokenizer, rng, state)
     centre(model, tokenizer, demonstrations)
     # 3. What PPO must know of it, and how good it is.
     scores = scale(model, tokenizer, rng.sample(comparisons, min(len(comparisons), 300)))

@@ -27,7 +27,7 @@ from pathlib import Path
 import torch
 from tqdm import tqdm
 
-from data.checkpoints import load, pick_device, resumable, save
+from data.checkpoints import State, fused, load, pick_device, resumable, save
 from data.files import UserError, option, run, write_jsonl
 from data.forms import read
 from data.tokenizer import Tokenizer
@@ -110,11 +110,10 @@ def main(config: Config) -> dict:
         rng.shuffle(pairs)
         groups += [pairs[at : at + config.batch] for at in range(0, len(pairs), config.batch)]
     # 2. The loop, one step per batch.
-    optimizer = torch.optim.Adam(model.parameters(), lr=config.lr, fused=True)
+    state = State(out / "sft.state", config, base=model)
+    optimizer = torch.optim.Adam(model.parameters(), lr=config.lr, fused=fused(device))
     history, steps = [], len(groups)
-    for step, group in resumable(
-        groups, out / "sft.state", config, history, model=model, optimizer=optimizer
-    ):
+    for step, group in resumable(groups, state, history, model=model, optimizer=optimizer):
         for g in optimizer.param_groups:
             g["lr"] = config.lr * cosine(step, steps)
         loss = sft_loss(model, *batch_of(group))

@@ -3,9 +3,9 @@
 Files are written whole or not at all, and read without executing anything in them.
 """
 
+import contextlib
 import time
 import zlib
-from collections.abc import Iterable
 from dataclasses import asdict
 from pathlib import Path
 
@@ -13,21 +13,34 @@ import torch
 import torch.nn as nn
 from tqdm import tqdm
 
-from data.files import UserError, write_whole
+from data.files import UserError, is_out_of_memory, located, write_whole
 from model import GPT, GPTConfig, ScalarGPT
 
-SECONDS = 15  # between two states of a training loop
+SECONDS = 15  # between two states of a training loop, at least
+SHARE = 1 / 20  # of the time may go into writing them
+UNCHECKED = ("resume", "out", "device", "log", "snapshots", "iterations")  # may change in between
 
 
 def pick_device(name: str) -> str:
-    """The device of this name, "auto" the GPU where there is one; UserError if it is not there."""
-    if name == "auto":
-        return "cuda" if torch.cuda.is_available() else "cpu"
+    """The device of this name, "auto" the GPU where one works; UserError if it does not work."""
+    if name == "auto" and not torch.cuda.is_available():
+        return "cpu"
+    device = "cuda" if name == "auto" else name
     try:
-        torch.zeros(1, device=name)
-    except (RuntimeError, AssertionError):
-        raise UserError(f"the device {name} is not available here: use --device cpu") from None
-    return name
+        some = torch.ones(2, 2, device=device)
+        (some @ some).sum().item()
+    except (RuntimeError, AssertionError) as error:
+        if name != "auto":
+            raise UserError(f"the device {name} is not available here: use --device cpu") from None
+        reason = str(error).partition("\n")[0]
+        print(f"the GPU does not work, the CPU is used: {reason}")
+        return "cpu"
+    return device
+
+
+def fused(device: str | torch.device) -> bool:
+    """Whether an optimizer may be fused: torch 2.4's are not on a Mac's GPU."""
+    return torch.device(device).type != "mps"
 
 
 def write(path: Path, content: dict) -> None:
@@ -40,7 +53,9 @@ def read(path: Path, device="cpu") -> dict:
     try:
         content = torch.load(path, map_location=device, weights_only=True)
         return {**content}
-    except Exception:  # a damaged file can fail in any way: torch, zipfile and pickle differ
+    except Exception as error:  # a damaged file can fail in any way: torch and pickle differ
+        if is_out_of_memory(error):
+            raise
         raise UserError(f"{path} is damaged or not a checkpoint of this project") from None
 
 
@@ -64,7 +79,8 @@ def save(path: str | Path, model: GPT, made_from: dict[str, int], **extra) -> No
     content = {"class": type(model).__name__, "config": asdict(model.config),
                "checksum": checksum(model), "made_from": made_from, **extra}  # fmt: skip
     write(path, {**content, "weights": model.state_dict()})
-    path.with_suffix(".state").unlink(missing_ok=True)
+    with contextlib.suppress(OSError):  # going on from it would end in the same model
+        path.with_suffix(".state").unlink(missing_ok=True)
 
 
 def load(path: str | Path, command: str, vocab_size: int, device="cpu", kind=None):
@@ -81,7 +97,9 @@ def load(path: str | Path, command: str, vocab_size: int, device="cpu", kind=Non
         found = {"GPT": GPT, "ScalarGPT": ScalarGPT}[content.pop("class")]
         model = found(GPTConfig(**content.pop("config"))).to(device)
         model.load_state_dict(content.pop("weights"))
-    except (KeyError, TypeError, ValueError, RuntimeError, ArithmeticError):
+    except (KeyError, TypeError, ValueError, RuntimeError, ArithmeticError) as error:
+        if is_out_of_memory(error):
+            raise
         raise UserError(f"{path} is not a checkpoint of this project") from None
     if kind not in (None, found):
         raise UserError(f"{path} is not a {'policy' if kind is GPT else 'reward model'}")
@@ -123,29 +141,85 @@ def load_round(out: Path, step: str, round: int, vocab_size: int, device="cpu"):
 
 
 # ------------------------------------------------------------------------------------- resuming
-def resumable(steps: Iterable, state: Path, config, history: list[dict], **parts):
+class State:
+    """The file that a training loop writes now and then, and that --resume goes on from.
+
+    `settings` are what the loop depends on: flags, data files by their content, and the models it
+    starts from. Making it, before anything is written, raises UserError if --resume meets a state
+    of other settings.
+    """
+
+    def __init__(self, path: Path, config, **models: nn.Module):
+        self.path, self.settings = path, {}
+        for name, value in asdict(config).items():
+            if isinstance(value, str) and (file := located(value)).is_file():
+                value = [zlib.crc32(file.read_bytes())]
+            if name not in UNCHECKED:
+                self.settings["--" + name.replace("_", "-")] = value
+        for name, model in models.items():
+            self.settings[f"{name} model"] = checksum(model)
+        self.resume = config.resume and path.exists()
+        if self.resume:
+            check_same(path, read(path).get("settings", {}), self.settings)
+        elif config.resume:
+            print(f"there is no {path} to go on from: a new run starts")
+
+
+def check_same(path: Path, then: dict, now: dict) -> None:
+    """Raises UserError for the first setting of a state that is another now."""
+    if then.keys() != now.keys():
+        raise UserError(f"{path} is of another version: leave --resume out to start anew")
+
+    def flag(key, value):
+        if isinstance(value, bool):
+            return key if value else key.replace("--", "--no-")
+        return f"{key} {value}"
+
+    for key in [key for key in now if then[key] != now[key]]:
+        if not key.startswith("--"):
+            what = f"from another {key}: put it back"
+        elif then[key] == "":
+            what = f"without {key}: leave it out"
+        elif isinstance(then[key], list):
+            what = f"with another {key} file: put it back"
+        else:
+            before = flag(key, then[key])
+            what = f"with {before}, not with {flag(key, now[key])}: give {before}"
+        raise UserError(f"{path} was made {what}, or leave --resume out to start anew")
+
+
+def resumable(steps: list, state: State, history: list[dict], **parts):
     """Yields (number, step) of a training loop; with --resume a killed run goes on where it was.
 
-    Now and then it writes to the file `state` what the loop has changed: `parts`, its modules and
+    Now and then it writes to the state's file what the loop has changed: `parts`, its modules and
     optimizers, torch's random state, and `history`, the metrics so far. The steps are made anew
     from the seed and those done are skipped, so on a CPU the weights end bit for bit as if nothing
-    had happened. `save` removes the state. Raises UserError when the state is of a run with other
-    settings, and when a weight is NaN or infinite, before that could overwrite a good file.
+    had happened. `save` removes the state. A state that cannot be written is a warning. Raises
+    UserError when a weight is NaN or infinite, before that could overwrite a good file.
     """
-    settings = {k: v for k, v in asdict(config).items() if k not in ("resume", "log")}
     modules = [part for part in parts.values() if isinstance(part, nn.Module)]
-    settings["start"] = [checksum(module) for module in modules]
-    done = restore(state, settings, history, parts) if config.resume and state.exists() else 0
-    written = time.monotonic()
-    for number, step in enumerate(tqdm(steps, state.stem, leave=False, disable=None)):
+    done = restore(state.path, history, parts) if state.resume else 0
+    if done > len(steps):
+        raise UserError(
+            f"{state.path} has {done} steps done, more than the {len(steps)} asked for: "
+            "give more --iterations, or leave --resume out to start anew"
+        )
+    written, pause, warned = time.monotonic(), SECONDS, False
+    for number, step in enumerate(tqdm(steps, state.path.stem, leave=False, disable=None)):
         if number < done:
             continue
         yield number, step
-        if time.monotonic() - written >= SECONDS:
-            check_finite(modules, state)
-            keep(state, settings, number + 1, history, parts)
+        if (begun := time.monotonic()) - written >= pause:
+            check_finite(modules, state.path)
+            try:
+                keep(state.path, state.settings, number + 1, history, parts)
+            except UserError as error:
+                if not warned:
+                    tqdm.write(f"warning: {error}; the training goes on without it")
+                warned = True
             written = time.monotonic()
-    check_finite(modules, state)
+            pause = max(SECONDS, (written - begun) / SHARE)
+    check_finite(modules, state.path)
 
 
 def check_finite(modules: list[nn.Module], path: Path) -> None:
@@ -162,19 +236,18 @@ def keep(state: Path, settings: dict, steps: int, history: list[dict], parts: di
                   "random": torch.get_rng_state(), "cuda_random": cuda})  # fmt: skip
 
 
-def restore(state: Path, settings: dict, history: list[dict], parts: dict) -> int:
+def restore(state: Path, history: list[dict], parts: dict) -> int:
     """Puts back what `keep` wrote; returns the number of steps done."""
     content = read(state)
-    other = [k for k, v in settings.items() if content.get("settings", {}).get(k) != v]
-    if other:
-        raise UserError(f"{state} is of a run with another {other[0]}: leave --resume out")
     try:
         for name, part in parts.items():
             part.load_state_dict(content["parts"][name])
-    except (KeyError, ValueError, RuntimeError):
+    except (KeyError, ValueError, RuntimeError) as error:
+        if is_out_of_memory(error):
+            raise
         raise UserError(f"{state} is of another model: leave --resume out") from None
     history += content["history"]
     torch.set_rng_state(content["random"])
     if torch.cuda.is_available():
-        torch.cuda.set_rng_state_all(content["cuda_random"])
+        torch.cuda.set_rng_state_all(content["cuda_random"][: torch.cuda.device_count()])
     return content["steps"]

@@ -7,7 +7,10 @@ import json
 import math
 import os
 import sys
+import time
 from pathlib import Path
+
+MEMORY = ("batch", "minibatch", "episodes", "k_max", "max_new", "count")  # flags that need it
 
 
 class UserError(Exception):
@@ -25,12 +28,15 @@ def option(default, help: str, least: float | None = None, most: float = math.in
 
 
 def run(config_class, main, argv: list[str] | None = None) -> None:
-    """Reads the command line into a config and calls main(config); a UserError, or a file
-    that cannot be used, exits with 2.
+    """Reads the command line into a config and calls main(config); a UserError, a file that
+    cannot be used, or too little memory exits with 2.
 
     Every field of the dataclass is a flag. --fast applies the class's FAST values, if it has any,
-    which flags given beside it override.
+    which flags given beside it override. A letter that the output cannot show is printed as \\u....
     """
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")
     parser = argparse.ArgumentParser(
         description=sys.modules[config_class.__module__].__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -54,6 +60,19 @@ def run(config_class, main, argv: list[str] | None = None) -> None:
     except (UserError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
+    except (MemoryError, RuntimeError) as error:
+        if not is_out_of_memory(error):
+            raise
+        flags = [f"--{f.name}" for f in dataclasses.fields(config_class) if f.name in MEMORY]
+        less = " or ".join(flags).replace("_", "-") or "model"
+        print(f"error: the memory is full: try a smaller {less}", file=sys.stderr)
+        sys.exit(2)
+
+
+def is_out_of_memory(error: Exception) -> bool:
+    """Also torch's own, which is a RuntimeError with a message of many kinds."""
+    says = ("out of memory", "not enough memory", "allocate memory", "ALLOC_FAILED")
+    return isinstance(error, MemoryError) or any(words in str(error) for words in says)
 
 
 def check_limits(field: dataclasses.Field, value: float) -> None:
@@ -69,13 +88,25 @@ def located(path: str | Path) -> Path:
     return Path(path) if Path(path).exists() or not (root / path).exists() else root / path
 
 
+def replace(source: Path, target: Path) -> None:
+    """os.replace, tried for two seconds: on Windows a virus scanner may hold a file for one."""
+    end = time.monotonic() + 2
+    while True:
+        try:
+            return os.replace(source, target)
+        except PermissionError:
+            if time.monotonic() > end:
+                raise
+        time.sleep(0.1)
+
+
 def write_whole(path: Path, write) -> None:
     """Has write(path) write a file whole or not at all: an interruption leaves the earlier one."""
     temporary = path.with_name(path.name + ".tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         write(temporary)
-        os.replace(temporary, path)
+        replace(temporary, path)
     except (OSError, RuntimeError) as error:  # torch's own is a RuntimeError
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)

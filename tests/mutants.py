@@ -15,6 +15,7 @@ WORLD, JUDGES = "tests/test_world.py", "tests/test_judges.py"
 EVALUATE, MAINS = "tests/test_evaluate.py", "tests/test_mains.py"
 LOGS, RESUME = "tests/test_logs.py", "tests/test_resume.py"
 CONVERT, LABEL = "tests/test_convert.py", "tests/test_label.py"
+SURVIVE = "tests/test_survive.py"
 
 MUTANTS = [
     # ------------------------------------------------------------------------------- model.py
@@ -367,8 +368,8 @@ MUTANTS = [
      "judges.verdict(metric, beside[0] or beside[2])", EVALUATE, "tables"),
     ("data/convert.py", "key=lambda item: item[1])", "key=lambda item: item[0])", CONVERT,
      "exported_vocabulary"),
-    ("pretrain.py", "n_held = max(1, min(500, len(rows) // 4))",
-     "n_held = max(1, min(500, len(rows)) // 4)", LOGS, "500_at_most"),
+    ("pretrain.py", "n_held = max(1, min(500, len(documents) // 4))",
+     "n_held = max(1, min(500, len(documents)) // 4)", LOGS, "500_at_most"),
     ("pretrain.py", "    rng.shuffle(texts)\n    return texts", "    return texts", LOGS,
      "500_at_most"),
     ("sft.py", '{"held_loss": history[-1]["held_loss"],',
@@ -380,10 +381,8 @@ MUTANTS = [
      '    for name in tqdm(ask, "evaluate", leave=False, disable=None):\n',
      EVALUATE, "do_not_depend"),
     ("data/checkpoints.py",
-     "            check_finite(modules, state)\n"
-     "            keep(state, settings, number + 1, history, parts)\n",
-     "            keep(state, settings, number + 1, history, parts)\n"
-     "            check_finite(modules, state)\n", RESUME, "diverges"),
+     "            check_finite(modules, state.path)\n            try:\n",
+     "            try:\n", RESUME, "diverges"),
     ("pretrain.py", "        trained += sum(map(len, group))\n",
      "        trained = seen[step + 1]\n", LOGS, "trained_since"),
     ("pretrain.py", "len(tokenizer.decode(part).encode())", "len(tokenizer.decode(part))", LOGS,
@@ -392,8 +391,7 @@ MUTANTS = [
      "for number in range(max(1, config.round - 1), config.round):", LOGS, "third_round"),
     ("reward.py", '    if not any(len(set(c["ranks"])) > 1 for c in comparisons):\n',
      "    if not comparisons:\n", LOGS, "ties_alone"),
-    ("reward.py", 'train(config, sft, comparisons, tokenizer, rng, out / f"{name}.state")',
-     'train(config, sft, comparisons, tokenizer, rng, out / "reward.state")', LOGS,
+    ("reward.py", 'State(out / f"{name}.state", config', 'State(out / "reward.state", config', LOGS,
      "second_rounds_files"),
     ("ppo.py", "scores = torch.where(ended, scores, floor)",
      "scores = torch.where(ended, scores, scores.clamp(max=floor))", PPO, "floor_takes"),
@@ -404,13 +402,27 @@ MUTANTS = [
     ("model.py", "texts += [tokenizer.decode(response) for response in responses]",
      "texts += [tokenizer.decode(response).strip() for response in responses]", MODEL,
      "white_space"),
-    ("data/checkpoints.py", 'settings["start"] = [checksum(module) for module in modules]',
-     'settings["start"] = checksum(modules[0])', LOGS, "another_reward_model"),
+    ("data/checkpoints.py", 'self.settings[f"{name} model"] = checksum(model)',
+     'self.settings[f"{name} model"] = 0', LOGS, "another_reward_model"),
     ("data/label.py", 'rank, ["prompt", "completions"], (', 'rank, ["prompt"], (', LABEL,
      "still_shown"),
     ("data/labelers.py", "if not content or len(set(sentences)) < len(sentences):",
      "if not content or len(set(content)) < len(content):", WORLD, "said_twice"),
     ("data/tokenizer.py", r" ?(?:[^\s\w]|_)+|", r" ?[^\s\w]+|", MAINS, "loses_no_letter"),
+    ("data/files.py", 'errors="backslashreplace"', 'errors="strict"', SURVIVE, "cannot_show"),
+    ("data/files.py", "if time.monotonic() > end:", "if time.monotonic() < end:", SURVIVE,
+     "locked_for_a_moment"),
+    ("data/files.py", "if Path(path).exists() or not (root / path).exists()",
+     "if not (root / path).exists()", SURVIVE, "any_folder"),
+    ("data/files.py", '"ALLOC_FAILED")', '"FULL")', SURVIVE, "flags_that_help"),
+    ("data/checkpoints.py", "(written - begun) / SHARE", "(written - begun) * SHARE", SURVIVE,
+     "twentieth"),
+    ("data/checkpoints.py", "value = [zlib.crc32(file.read_bytes())]", "value = []", SURVIVE,
+     "edited"),
+    ("data/checkpoints.py", "        (some @ some).sum().item()\n", "", SURVIVE, "gpu_that_works"),
+    ("data/checkpoints.py", "    if done > len(steps):\n", "    if False:\n", SURVIVE, "longer"),
+    ("data/checkpoints.py", "                warned = True\n", "", SURVIVE, "one_warning"),
+    ("reward.py", "policy=(policies or [sft])[-1]", "policy=sft", SURVIVE, "sampled_anew"),
 ]  # fmt: skip
 
 

@@ -1,6 +1,7 @@
 """The scripts on tiny models: each function runs one on the files of the fixture `folder`."""
 
 import json
+import math
 
 import pytest
 import torch
@@ -60,6 +61,7 @@ def stopped(monkeypatch, after: int, run, *args, **settings) -> None:
             raise KeyboardInterrupt
 
     monkeypatch.setattr(checkpoints, "SECONDS", 0)
+    monkeypatch.setattr(checkpoints, "SHARE", math.inf)
     monkeypatch.setattr(checkpoints, "keep", keep_and_stop)
     with pytest.raises(KeyboardInterrupt):
         run(*args, **settings)

@@ -269,7 +269,7 @@ def test_ppo_does_not_go_on_with_another_reward_model(folder, monkeypatch):
     stopped(monkeypatch, 1, run_ppo, folder)
     other = other_weights(model(folder, "reward"), 0.1)
     save(folder / "reward.pt", other, {}, floor=-1.0, spread=1.0)
-    with pytest.raises(UserError, match="another start"):
+    with pytest.raises(UserError, match="another reward model"):
         run_ppo(folder, resume=True)
 
 
@@ -309,6 +309,7 @@ def test_a_second_rounds_files_stand_beside_the_firsts(folder, monkeypatch):
     for file in ("reward.jsonl", "ppo.jsonl", "reward.state", "ppo.state"):
         (folder / file).write_text("first\n")
     monkeypatch.setattr(checkpoints, "SECONDS", 0)
+    monkeypatch.setattr(checkpoints, "SHARE", math.inf)
     before = {file: (folder / file).read_bytes() for file in ("ppo.pt", "reward.pt")}
     comparison = {"prompt": "a", "completions": ["b", "c"], "ranks": [1, 2]}
     monkeypatch.setattr(reward, "collect", lambda *x: ([comparison] * 4, [comparison], {}))

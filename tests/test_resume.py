@@ -1,6 +1,7 @@
 """--resume: a run that was killed ends bit for bit as one that was not."""
 
 import json
+import math
 import random
 import shutil
 import signal
@@ -81,10 +82,14 @@ def test_without_the_flag_a_run_starts_anew(folder, monkeypatch):
 def test_a_state_of_other_settings_or_another_model_is_refused_and_stays(folder, monkeypatch):
     stopped(monkeypatch, 3, sft.main, config(folder))
     state = (folder / "sft.state").read_bytes()
-    with pytest.raises(UserError, match="another lr"):
+    with pytest.raises(
+        UserError, match="with --lr 0.01, not with --lr 0.001: give --lr 0.01, or leave"
+    ):
         sft.main(config(folder, resume=True, lr=1e-3))
     save(folder / "base.pt", GPT(GPTConfig(SIZE, context=32, layers=2, heads=2, width=16)), {})
-    with pytest.raises(UserError, match="another start"):
+    with pytest.raises(
+        UserError, match="from another base model: put it back, or leave --resume out"
+    ):
         sft.main(config(folder, resume=True))
     assert (folder / "sft.state").read_bytes() == state
     (folder / "sft.state").write_bytes(state[:1000])
@@ -97,6 +102,7 @@ def test_a_run_that_diverges_leaves_the_last_good_files(folder, monkeypatch):
     good = (folder / "sft.pt").read_bytes()
     lines = (folder / "sft.jsonl").read_bytes()
     monkeypatch.setattr(checkpoints, "SECONDS", 0)
+    monkeypatch.setattr(checkpoints, "SHARE", math.inf)
     states, keep, sft_loss = [], checkpoints.keep, sft.sft_loss
 
     def loss_and_diverge(model, *batch):
@@ -118,7 +124,7 @@ def test_a_run_that_diverges_leaves_the_last_good_files(folder, monkeypatch):
 def command(name: str, out: Path) -> list[str]:
     """The script with a state after every step, so that a kill often meets a write."""
     start = (
-        "import data.checkpoints as c, sys, importlib; c.SECONDS = 0;"
+        "import data.checkpoints as c, sys, importlib; c.SECONDS = 0; c.SHARE = float('inf');"
         f"m = importlib.import_module('{name}'); from data.files import run; run(m.Config, m.main)"
     )
     return [sys.executable, "-c", start, "--out", str(out), "--device", "cpu", *SMALL[name]]
