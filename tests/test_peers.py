@@ -1,6 +1,9 @@
 """Our GPT beside Hugging Face's GPT-2: pip install -r tests/requirements.txt, pytest -m peers."""
 
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -11,7 +14,7 @@ from data.convert import Config, byte_letters, export, parts_of
 from data.convert import main as convert
 from data.files import read_jsonl
 from data.tokenizer import Tokenizer
-from model import GPT, GPTConfig, ScalarGPT, generate, tokens_and_mask
+from model import GPT, GPTConfig, ScalarGPT, generate, score_texts, tokens_and_mask
 
 pytestmark = pytest.mark.peers
 transformers = pytest.importorskip("transformers", reason="pip install -r tests/requirements.txt")
@@ -192,3 +195,47 @@ def test_what_they_save_in_half_precision_comes_home(tmp_path):
     tokens = torch.randint(TOKENIZER.size, (3, 40))
     logits = theirs.float()(tokens).logits[..., : TOKENIZER.size]
     torch.testing.assert_close(ours(tokens), logits, **CLOSE)
+
+
+# Runs notebooks/take_over.py and writes what TRL keeps of its last step, with all digits.
+NOTING = """
+import json, sys
+sys.path.insert(0, sys.argv.pop(1))
+import take_over
+
+class Noting(take_over.RLOOTrainer):
+    def log(self, *args):
+        if self.is_world_process_zero():
+            noted = {"prompt": self._logs["prompt"], "completion": self._logs["completion"],
+                     "reward": self._logs["rewards"]["reward"]}
+            with open("noted.json", "w") as file:
+                json.dump({key: list(values) for key, values in noted.items()}, file)
+        super().log(*args)
+
+take_over.RLOOTrainer = Noting
+take_over.main()
+"""
+
+
+def test_trl_takes_over_on_two_processes_with_our_scores_and_comes_home(tmp_path):
+    """TRL puts EOS behind every answer, so one that was cut off is scored as if it had ended."""
+    pytest.importorskip("trl", reason="pip install -r tests/requirements.txt")
+    convert(Config(out=str(CHAIN), policy="sft", folder=str(tmp_path / "exported")))
+    (tmp_path / "noting.py").write_text(NOTING)
+    subprocess.run(
+        [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2",
+         "noting.py", str(ROOT / "notebooks"), "--steps", "3"],
+        cwd=tmp_path, env={**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"},
+        check=True, timeout=300,
+    )  # fmt: skip
+    noted = json.loads((tmp_path / "noted.json").read_text())
+    prompts = [messages[0]["content"] for messages in noted["prompt"]]
+    texts = [m[0]["content"].removeprefix(" ").replace("\n ", "\n") for m in noted["completion"]]
+    assert len(prompts) == 128 and len(set(prompts)) == 32
+    reward_model, _ = load(CHAIN / "reward.pt", "", TOKENIZER.size)
+    ours = torch.tensor(score_texts(reward_model, TOKENIZER, prompts, texts))
+    torch.testing.assert_close(torch.tensor(noted["reward"]), ours, rtol=1e-4, atol=1e-4)
+    convert(Config(gpt2=str(tmp_path / "exported/rloo"), name="ppo", out=str(tmp_path / "out")))
+    ours, _ = load(tmp_path / "out" / "ppo.pt", "", TOKENIZER.size)
+    moved = (ours.wpe.weight - load(CHAIN / "sft.pt", "", TOKENIZER.size)[0].wpe.weight).abs()
+    assert 0 < moved.max() < 0.01 and not Tokenizer.of(tmp_path / "out").own
