@@ -141,7 +141,7 @@ def read_gpt2_vocabulary(folder: Path) -> dict[bytes, int]:
         if sorted(ranks.values()) != list(range(size)) or special[EOS] != size:
             raise ValueError
         if not set(special.values()) <= {size, size + 1}:
-            raise ValueError
+            raise UserError(f"{folder} has special tokens beside {EOS} and one for padding")
     except OSError as error:
         raise UserError(
             f"{error.filename} is missing: "

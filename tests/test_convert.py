@@ -269,11 +269,16 @@ def test_what_is_not_gpt2_is_a_user_error(folder, damage, says):
     (("model",), {"merges": [["a"]]}),
     (("model",), {"vocab": {"a": 0}}),
     (("added_tokens", 0), {"id": 5}),
-    (("added_tokens", 1), {"id": 300}),
 ])  # fmt: skip
 def test_a_foreign_tokenizer_is_a_user_error(exported, keys, values):
     change(exported / "tokenizer.json", *keys, **values)
     with pytest.raises(UserError, match="tokenizer.json is not what GPT-2 has"):
+        imported(exported)
+
+
+def test_a_token_that_opens_a_turn_is_a_user_error(exported):
+    change(exported / "tokenizer.json", "added_tokens", 1, id=300)
+    with pytest.raises(UserError, match="special tokens beside <.endoftext.> and one for padding"):
         imported(exported)
 
 
