@@ -2,12 +2,19 @@
 
     python -m data.convert --gpt2 path/to/gpt2 --out out/gpt2    writes base.pt and the vocabulary
     python -m data.convert --folder exported                     out/ppo.pt and out/reward.pt
+    python -m data.convert --gpt2 exported/rloo --name ppo --out out/back     a policy comes home
 
-A GPT-2 folder has model.safetensors, vocab.json, merges.txt and config.json. Near the paper's are
---lr 1e-5 for sft.py and reward.py, --lr 5e-6 --value-lr 9e-6 for ppo.py. The exported folders
-load with AutoModelForCausalLM, AutoModelForSequenceClassification and AutoTokenizer, so that TRL,
-OpenRLHF or vLLM can take over. PAD has a row in their embeddings, and so a logit, which must not be
-sampled: generation_config.json suppresses it.
+A GPT-2 folder has model.safetensors, config.json and either tokenizer.json, as other tools save it,
+or GPT-2's vocab.json and merges.txt. Near the paper's are --lr 1e-5 for sft.py and reward.py,
+--lr 5e-6 --value-lr 9e-6 for ppo.py. The exported folders load with AutoModelForCausalLM,
+AutoModelForSequenceClassification and AutoTokenizer: notebooks/take_over.py has TRL take over.
+
+PAD has a row in their embeddings, and so a logit. The row is the mean of all others, so PAD is no
+likelier than they are on average; generation_config.json keeps it from being sampled at all.
+The chat template puts all messages one below the other, as lines. What stands before the last
+answer is the prompt, and EOS stands behind that answer alone. A line that starts with a space, as
+sampled text does, gets no second one. Text that spells a special token, such as <|endoftext|>, is
+plain text here but becomes that token there.
 """
 
 import json
@@ -29,6 +36,23 @@ NAMES = {
     "attention.qkv": "attn.c_attn", "attention.proj": "attn.c_proj",
     "up": "mlp.c_fc", "down": "mlp.c_proj",
 }  # fmt: skip
+# What config.json must say where it says anything: other settings make other logits.
+SETTINGS = {
+    "model_type": ("gpt2",), "activation_function": ("gelu_new", "gelu_pytorch_tanh"),
+    "layer_norm_epsilon": (1e-5,), "scale_attn_weights": (True,), "tie_word_embeddings": (True,),
+    "scale_attn_by_inverse_layer_idx": (False,), "reorder_and_upcast_attn": (False,),
+}  # fmt: skip
+EOS, PAD = "<|endoftext|>", "<|pad|>"
+# A message's lines start with a space, as in data/tokenizer.py.
+TEMPLATE = (
+    "{% for m in messages %}"
+    "{% if m['role'] not in ['system', 'user', 'assistant'] or m['content'] is not string %}"
+    "{{ raise_exception('a message must be text of the system, the user or the assistant') }}"
+    "{% endif %}"
+    "{{ (('\\n' + m['content']) | replace('\\n ', '\\n') | replace('\\n', '\\n '))[1:] }}"
+    "{{ eos_token if loop.last and m['role'] == 'assistant' else '\\n' }}"
+    "{% endfor %}"
+)
 DTYPES = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
 
 
@@ -88,32 +112,45 @@ def byte_letters() -> dict[int, str]:
 
 
 def read_gpt2_vocabulary(folder: Path) -> dict[bytes, int]:
-    """vocab.json and merges.txt -> {token: rank}; <|endoftext|> is our EOS, behind all ranks."""
+    """A folder's vocabulary -> {token: rank}; <|endoftext|> is our EOS, behind all ranks.
+
+    It is in tokenizer.json, with one special token more at most, or in vocab.json and merges.txt.
+    """
     letters = {letter: byte for byte, letter in byte_letters().items()}
+    names = "tokenizer.json" if (folder / "tokenizer.json").exists() else "vocab.json or merges.txt"
 
     def as_bytes(token: str) -> bytes:
         return bytes(letters[letter] for letter in token)
 
     try:
-        vocabulary = json.loads((folder / "vocab.json").read_text(encoding="utf-8"))
-        lines = (folder / "merges.txt").read_text(encoding="utf-8").splitlines()
+        if names == "tokenizer.json":
+            content = json.loads((folder / names).read_text(encoding="utf-8"))
+            vocabulary, merges = content["model"]["vocab"], content["model"]["merges"]
+            merges = [merge.split(" ") if isinstance(merge, str) else merge for merge in merges]
+            special = {token["content"]: token["id"] for token in content["added_tokens"]}
+            if content["pre_tokenizer"]["type"] != "ByteLevel":
+                raise ValueError
+        else:
+            vocabulary = json.loads((folder / "vocab.json").read_text(encoding="utf-8"))
+            lines = (folder / "merges.txt").read_text(encoding="utf-8").splitlines()
+            merges = [line.split(" ") for line in lines if line and not line.startswith("#version")]
+            special = {EOS: vocabulary[EOS]}
+        ranks = {as_bytes(t): rank for t, rank in vocabulary.items() if t not in special}
+        merged = [ranks[as_bytes(a + b)] for a, b in merges]
+        size = len(ranks)
+        if sorted(ranks.values()) != list(range(size)) or special[EOS] != size:
+            raise ValueError
+        if not set(special.values()) <= {size, size + 1}:
+            raise UserError(f"{folder} has special tokens beside {EOS} and one for padding")
     except OSError as error:
         raise UserError(
-            f"{error.filename} is missing: GPT-2's vocab.json and merges.txt belong beside it"
+            f"{error.filename} is missing: "
+            "GPT-2's vocab.json and merges.txt, or a tokenizer.json, belong beside its weights"
         ) from None
-    except ValueError:
-        raise UserError(f"{folder}/vocab.json or merges.txt is not what GPT-2 has") from None
-    try:
-        vocabulary.pop("<|endoftext|>")
-        ranks = {as_bytes(token): rank for token, rank in vocabulary.items()}
-        merges = [line.split(" ") for line in lines if line and not line.startswith("#version")]
-        merged = [ranks[as_bytes(a + b)] for a, b in merges]
-        if sorted(ranks.values()) != list(range(len(ranks))):
-            raise ValueError
     except (KeyError, ValueError, TypeError, AttributeError):
-        raise UserError(f"{folder}/vocab.json or merges.txt is not what GPT-2 has") from None
-    if not BYTES <= ranks.keys() or merged != list(range(256, len(ranks))):
-        raise UserError(f"{folder}/vocab.json and merges.txt do not belong together")
+        raise UserError(f"{folder}/{names} is not what GPT-2 has") from None
+    if not BYTES <= ranks.keys() or merged != list(range(256, size)):
+        raise UserError(f"the tokens and the merges of {folder} do not belong together")
     return ranks
 
 
@@ -128,28 +165,45 @@ def parts_of(token: bytes, ranks: dict[bytes, int]) -> tuple[bytes, bytes]:
 
 
 # ------------------------------------------------------------------------------ in, and out again
+def with_pad(rows: torch.Tensor) -> torch.Tensor:
+    """Embeddings (V,C) and one for PAD, their mean: (V+1,C).
+
+    Its logit is the mean of theirs. A row of zeros has the logit 0, and GPT-2's own are near -35.
+    """
+    return torch.cat([rows, rows.mean(dim=0, keepdim=True)])
+
+
 def import_gpt2(file: Path, size: int) -> GPT:
     """GPT-2 of any size from its tensors' shapes; heads are 64 wide unless config.json says so.
 
-    Raises UserError for a file that is something else.
+    Raises UserError for a file that is something else, or whose logits this GPT would not compute.
     """
-    tensors = read_safetensors(file)
+    if file.with_name(file.name + ".index.json").exists():
+        raise UserError(f"{file.parent} has its weights in several files: save them as one")
+    tensors, config = read_safetensors(file), file.parent / "config.json"
     try:
-        (rows, width), (context, _) = tensors["wte.weight"].shape, tensors["wpe.weight"].shape
-        config = file.parent / "config.json"
-        heads = json.loads(config.read_text())["n_head"] if config.exists() else width // 64
+        if "score.weight" in tensors:
+            raise UserError(f"{file} is a reward model: only a policy can be read")
+        rows = tensors["wte.weight"]
+        (known, width), (context, _) = rows.shape, tensors["wpe.weight"].shape
+        settings = json.loads(config.read_text()) if config.exists() else {"n_head": width // 64}
+        for name, allowed in SETTINGS.items():
+            if settings.get(name, allowed[0]) not in allowed:
+                raise UserError(f"{config} has {name} {settings[name]}, this GPT has {allowed[0]}")
+        if not torch.equal(tensors.get("lm_head.weight", rows), rows):
+            raise UserError(f"{file} has a head of its own, this GPT's is the token embedding")
+        heads = settings["n_head"]
         if type(heads) is not int or heads < 1:
             raise ValueError
         layers = len({name.split(".")[1] for name in tensors if name.startswith("h.")})
         model = GPT(GPTConfig(size, context, layers, heads, width))
-        if rows < size:
-            raise UserError(f"{file} has {rows} tokens, its vocabulary {size}")
+        if known < size:
+            raise UserError(f"{file} has {known} tokens, its vocabulary {size}")
         weights = {name: transposed(gpt2_name(name), tensors[gpt2_name(name)])
                    for name in model.state_dict()}  # fmt: skip
-        pad = torch.zeros(1, width)
-        weights["wte.weight"] = torch.cat([tensors["wte.weight"][:size], pad])
+        weights["wte.weight"] = with_pad(rows[:size])
         model.load_state_dict(weights)
-    except (KeyError, ValueError, TypeError, RuntimeError, ZeroDivisionError):
+    except (KeyError, ValueError, TypeError, AttributeError, RuntimeError, ZeroDivisionError):
         raise UserError(f"{file} does not hold the weights of a GPT-2") from None
     return model
 
@@ -159,6 +213,7 @@ def export(model: GPT, tokenizer: Tokenizer, folder: Path) -> None:
     """Writes a policy or a reward model with its vocabulary as a Hugging Face folder."""
     config, scalar = model.config, isinstance(model, ScalarGPT)
     weights = dict(model.state_dict())
+    weights["wte.weight"] = with_pad(weights["wte.weight"][: config.vocab_size])
     tensors = {}
     if scalar:
         # Their scalar head has no bias: the LayerNorm before it takes it over.
@@ -168,7 +223,7 @@ def export(model: GPT, tokenizer: Tokenizer, folder: Path) -> None:
     for name, tensor in weights.items():
         tensors["transformer." + gpt2_name(name)] = transposed(gpt2_name(name), tensor)
     write_safetensors(folder / "model.safetensors", tensors)
-    letters, eos, pad = byte_letters(), "<|endoftext|>", "<|pad|>"
+    letters = byte_letters()
     ids = {"eos_token_id": tokenizer.eos, "bos_token_id": tokenizer.eos,
            "pad_token_id": tokenizer.pad}  # fmt: skip
     kind = "GPT2ForSequenceClassification" if scalar else "GPT2LMHeadModel"
@@ -183,11 +238,6 @@ def export(model: GPT, tokenizer: Tokenizer, folder: Path) -> None:
               if len(token) > 1]  # fmt: skip
     special = {"special": True, "single_word": False, "lstrip": False, "rstrip": False,
                "normalized": False}  # fmt: skip
-    # A prompt's lines start with a space and it ends with a newline, as in data/tokenizer.py.
-    template = (
-        "{% for m in messages %}{{ ' ' + m['content'] | replace('\\n', '\\n ') }}"
-        "{{ '\\n' if m['role'] == 'user' else eos_token }}{% endfor %}"
-    )
     files = {
         "config.json": {
             "model_type": "gpt2", "architectures": [kind], "vocab_size": config.vocab_size + 1,
@@ -196,14 +246,15 @@ def export(model: GPT, tokenizer: Tokenizer, folder: Path) -> None:
             "embd_pdrop": 0.0, "attn_pdrop": 0.0, "num_labels": 1, **ids},
         "tokenizer.json": {
             "version": "1.0", "truncation": None, "padding": None, "normalizer": None,
-            "added_tokens": [{"id": tokenizer.eos, "content": eos, **special},
-                             {"id": tokenizer.pad, "content": pad, **special}],
+            "added_tokens": [{"id": tokenizer.eos, "content": EOS, **special},
+                             {"id": tokenizer.pad, "content": PAD, **special}],
             "pre_tokenizer": level, "post_processor": None, "decoder": level,
             "model": {"type": "BPE", "merges": merges,
                       "vocab": {written(token): rank for token, rank in tokenizer.ranks.items()}}},
         "tokenizer_config.json": {
-            "tokenizer_class": "PreTrainedTokenizerFast", "eos_token": eos, "pad_token": pad,
-            "model_max_length": config.context, "chat_template": template},
+            "tokenizer_class": "PreTrainedTokenizerFast", "eos_token": EOS, "pad_token": PAD,
+            "model_max_length": config.context, "chat_template": TEMPLATE,
+            "clean_up_tokenization_spaces": False},
         "generation_config.json": {"suppress_tokens": [tokenizer.pad], **ids},
     }  # fmt: skip
     for name, content in files.items():
@@ -213,7 +264,8 @@ def export(model: GPT, tokenizer: Tokenizer, folder: Path) -> None:
 
 @dataclass
 class Config:
-    gpt2: str = option("", "a GPT-2 folder to import: its weights become base.pt in --out")
+    gpt2: str = option("", "a GPT-2 folder to import: its weights become a checkpoint in --out")
+    name: str = option("base", "the checkpoint that --gpt2 becomes: base, sft or ppo")
     out: str = option("out", "folder of checkpoints")
     policy: str = option("ppo", "the checkpoint to export as the policy: sft, ppo, ppo2, ...")
     reward: str = option("reward", "the checkpoint to export as the reward model")
@@ -223,11 +275,13 @@ class Config:
 def main(config: Config) -> None:
     out = Path(config.out)
     if config.gpt2:
+        if config.name not in ("base", "sft", "ppo"):
+            raise UserError(f"--name {config.name} is not base, sft or ppo")
         tokenizer = Tokenizer(read_gpt2_vocabulary(Path(config.gpt2)))
         model = import_gpt2(Path(config.gpt2) / "model.safetensors", tokenizer.size)
         tokenizer.save(out)
-        save(out / "base.pt", model, made_from={})
-        print(f"wrote {out}/base.pt and {out}/vocab.tiktoken")
+        save(out / f"{config.name}.pt", model, made_from={})
+        print(f"wrote {out}/{config.name}.pt" + f" and {out}/vocab.tiktoken" * tokenizer.own)
         return
     tokenizer = Tokenizer.of(out)
     for name, kind, folder in (

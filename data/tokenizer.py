@@ -98,8 +98,9 @@ class Tokenizer:
 
     def __init__(self, ranks: dict[bytes, int] | None = None):
         """The vocabulary of these ranks, by default the small world's."""
-        self.own, self.ranks = ranks is not None, ranks or read_ranks(WORLD)
-        ranks = self.ranks
+        world = read_ranks(WORLD)
+        self.ranks = ranks = ranks or world
+        self.own = ranks != world  # has other tokens than the small world
         self.eos, self.size, self.pad = len(ranks), len(ranks) + 1, len(ranks) + 1
         self.encoding = tiktoken.Encoding(
             "small-world", pat_str=GPT2_SPLIT, mergeable_ranks=ranks, special_tokens={}

@@ -5,15 +5,17 @@ import math
 import os
 import struct
 
-import jinja2
 import numpy as np
 import pytest
 import torch
+from jinja2.sandbox import ImmutableSandboxedEnvironment  # torch brings it along
 
 import sft
 from data import convert
 from data.checkpoints import load
 from data.convert import (
+    DTYPES,
+    TEMPLATE,
     byte_letters,
     export,
     import_gpt2,
@@ -50,12 +52,22 @@ def write_vocabulary(folder):
     (folder / "merges.txt").write_text(text, encoding="utf-8")
 
 
-def imported(folder, out=None):
+def imported(folder, out=None, name="base"):
     """What `python -m data.convert --gpt2` makes of a folder."""
     out = out or folder / "out"
-    convert.main(convert.Config(gpt2=str(folder), out=str(out)))
+    convert.main(convert.Config(gpt2=str(folder), out=str(out), name=name))
     tokenizer = Tokenizer.of(out)
-    return load(out / "base.pt", "", tokenizer.size)[0], tokenizer
+    return load(out / f"{name}.pt", "", tokenizer.size)[0], tokenizer
+
+
+def change(file, *keys, **values):
+    """Changes entries of a JSON file, those of the object that the keys lead to."""
+    content = json.loads(file.read_text(encoding="utf-8"))
+    part = content
+    for key in keys:
+        part = part[key]
+    part.update(values)
+    file.write_text(json.dumps(content), encoding="utf-8")
 
 
 @pytest.fixture
@@ -63,6 +75,14 @@ def folder(tmp_path):
     """A model as GPT-2 comes: weights, configuration, vocabulary."""
     export(gpt(), TOKENIZER, tmp_path)
     write_vocabulary(tmp_path)
+    (tmp_path / "tokenizer.json").unlink()
+    return tmp_path
+
+
+@pytest.fixture
+def exported(tmp_path):
+    """A model as this project exports it."""
+    export(gpt(), TOKENIZER, tmp_path)
     return tmp_path
 
 
@@ -143,10 +163,48 @@ def test_an_exported_vocabulary_says_the_same_in_hugging_faces_terms(tmp_path):
     special = {token["content"]: token["id"] for token in tokenizer["added_tokens"]}
     assert special == {"<|endoftext|>": world.eos, "<|pad|>": world.pad}
     assert config["eos_token_id"] == world.eos and config["pad_token_id"] == world.pad
-    messages = [{"role": "user", "content": "a\nb"}, {"role": "assistant", "content": "c d"}]
-    template = jinja2.Template(settings["chat_template"])  # torch brings it along
-    text = template.render(messages=messages, eos_token="<|endoftext|>")
-    assert text == " a\n b\n c d<|endoftext|>"
+    assert settings["chat_template"] == TEMPLATE
+    assert settings["clean_up_tokenization_spaces"] is False
+
+
+def rendered(*messages):
+    """What the chat template makes of messages (role, content), in the way of transformers."""
+
+    def raise_exception(message):
+        raise ValueError(message)
+
+    environment = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True)
+    environment.globals["raise_exception"] = raise_exception
+    return environment.from_string(TEMPLATE).render(
+        messages=[{"role": role, "content": content} for role, content in messages],
+        eos_token="<|endoftext|>",
+    )
+
+
+CHAT = (("system", "Be\n\nkind."), ("user", "What is\na cat?"), ("assistant", "A cat.\nYes."),
+        ("user", "And a dog?"), ("assistant", "A dog."))  # fmt: skip
+
+
+@pytest.mark.parametrize("chat", [CHAT[1:3], CHAT[:3], CHAT[1:], CHAT])
+def test_the_chat_template_joins_messages_as_lines_with_eos_behind_the_last_answer(chat):
+    asked, answer = "\n".join(content for _, content in chat[:-1]), chat[-1][1]
+    prompt = TOKENIZER.encoding.decode(TOKENIZER.prompt(asked))
+    response = TOKENIZER.encoding.decode(TOKENIZER.response(answer)[:-1])
+    assert rendered(*chat[:-1]) == prompt
+    assert rendered(*chat) == prompt + response + "<|endoftext|>"
+
+
+def test_the_chat_template_adds_no_space_where_one_is():
+    assert rendered(("user", "a\nb"), ("assistant", "c\nd")) == " a\n b\n c\n d<|endoftext|>"
+    assert rendered(("user", " a\n b"), ("assistant", " c\nd")) == " a\n b\n c\n d<|endoftext|>"
+    assert rendered(("user", "  a\n\n b")) == "  a\n \n b\n"
+    assert rendered(("user", ""), ("assistant", "")) == " \n <|endoftext|>"
+
+
+@pytest.mark.parametrize("message", [("tool", "42"), ("user", ["a"]), ("assistant", None)])
+def test_the_chat_template_refuses_what_is_not_text_of_the_three_roles(message):
+    with pytest.raises(ValueError, match="must be text of the system, the user or the assistant"):
+        rendered(("user", "a"), message)
 
 
 def test_step_1_starts_from_gpt2_and_keeps_its_vocabulary(folder, tmp_path):
@@ -162,10 +220,9 @@ def test_step_1_starts_from_gpt2_and_keeps_its_vocabulary(folder, tmp_path):
     assert not torch.equal(model.wte.weight, gpt().wte.weight)
 
 
-def change_rank(folder, rank):
-    vocabulary = json.loads((folder / "vocab.json").read_text(encoding="utf-8"))
-    vocabulary["!"] = rank  # a byte's
-    (folder / "vocab.json").write_text(json.dumps(vocabulary), encoding="utf-8")
+def change_weights(folder, **tensors):
+    file = folder / "model.safetensors"
+    write_safetensors(file, read_safetensors(file) | tensors)
 
 
 @pytest.mark.parametrize("damage, says", [
@@ -175,9 +232,10 @@ def change_rank(folder, rank):
     (lambda f: (f / "vocab.json").write_text("[1]"), "not what GPT-2 has"),
     (lambda f: (f / "vocab.json").write_text("{"), "not what GPT-2 has"),
     (lambda f: (f / "merges.txt").write_text("a b c\n"), "not what GPT-2 has"),
-    (lambda f: change_rank(f, "the"), "not what GPT-2 has"),
-    (lambda f: change_rank(f, -1), "not what GPT-2 has"),
-    (lambda f: change_rank(f, 5), "not what GPT-2 has"),
+    (lambda f: change(f / "vocab.json", **{"!": "the"}), "not what GPT-2 has"),
+    (lambda f: change(f / "vocab.json", **{"!": -1}), "not what GPT-2 has"),
+    (lambda f: change(f / "vocab.json", **{"!": 5}), "not what GPT-2 has"),
+    (lambda f: change(f / "vocab.json", **{"<|endoftext|>": 7}), "not what GPT-2 has"),
     (lambda f: (f / "merges.txt").write_text("#version: 0.2\n"), "do not belong together"),
     (lambda f: (f / "model.safetensors").write_bytes(b"x" * 5), "cannot be read"),
     (lambda f: (f / "model.safetensors").write_bytes(b"\xff" * 99), "cannot be read"),
@@ -185,12 +243,121 @@ def change_rank(folder, rank):
     (lambda f: (f / "config.json").write_text('{"n_head": 5}'), "of a GPT-2"),
     (lambda f: (f / "config.json").write_text('{"n_head": -2}'), "of a GPT-2"),
     (lambda f: (f / "config.json").write_text('{"n_head": true}'), "of a GPT-2"),
+    (lambda f: (f / "config.json").write_text("[1]"), "of a GPT-2"),
+    (lambda f: change(f / "config.json", model_type="gpt_neo"), "model_type gpt_neo"),
+    (lambda f: change(f / "config.json", activation_function="gelu"), "activation_function gelu,"),
+    (lambda f: change(f / "config.json", layer_norm_epsilon=1e-6), "layer_norm_epsilon 1e-06"),
+    (lambda f: change(f / "config.json", scale_attn_weights=False), "scale_attn_weights False"),
+    (lambda f: change(f / "config.json", scale_attn_by_inverse_layer_idx=True), "inverse_layer"),
+    (lambda f: change(f / "config.json", reorder_and_upcast_attn=True), "reorder_and_upcast"),
+    (lambda f: change(f / "config.json", tie_word_embeddings=False), "tie_word_embeddings False"),
+    (lambda f: (f / "model.safetensors.index.json").write_text("{}"), "in several files"),
+    (lambda f: export(gpt(ScalarGPT), TOKENIZER, f), "is a reward model"),
+    (lambda f: change_weights(f, **{"lm_head.weight": torch.ones(2, 2)}), "a head of its own"),
 ])  # fmt: skip
 def test_what_is_not_gpt2_is_a_user_error(folder, damage, says):
     damage(folder)
     with pytest.raises(UserError, match=says):
         imported(folder)
     assert not (folder / "out").exists()
+
+
+@pytest.mark.parametrize("keys, values", [
+    ((), {"model": {}}),
+    ((), {"pre_tokenizer": {"type": "Whitespace"}}),
+    ((), {"added_tokens": []}),
+    (("model",), {"merges": [["a"]]}),
+    (("model",), {"vocab": {"a": 0}}),
+    (("added_tokens", 0), {"id": 5}),
+])  # fmt: skip
+def test_a_foreign_tokenizer_is_a_user_error(exported, keys, values):
+    change(exported / "tokenizer.json", *keys, **values)
+    with pytest.raises(UserError, match="tokenizer.json is not what GPT-2 has"):
+        imported(exported)
+
+
+def test_a_token_that_opens_a_turn_is_a_user_error(exported):
+    change(exported / "tokenizer.json", "added_tokens", 1, id=300)
+    with pytest.raises(UserError, match="special tokens beside <.endoftext.> and one for padding"):
+        imported(exported)
+
+
+def test_only_a_policy_has_a_name(exported):
+    with pytest.raises(UserError, match="--name reward is not base, sft or ppo"):
+        imported(exported, name="reward")
+
+
+@pytest.mark.parametrize("tokenizer", [TOKENIZER, Tokenizer()], ids=["own", "world"])
+@pytest.mark.parametrize("name", ["base", "ppo"])
+def test_an_exported_policy_comes_home(tmp_path, tokenizer, name):
+    torch.manual_seed(0)
+    ours = GPT(GPTConfig(tokenizer.size, context=32, layers=2, heads=2, width=16)).eval()
+    export(ours, tokenizer, tmp_path)
+    again, known = imported(tmp_path, name=name)
+    files = [f"{name}.pt"] + ["vocab.tiktoken"] * tokenizer.own
+    assert sorted(os.listdir(tmp_path / "out")) == files
+    assert known.ranks == tokenizer.ranks and known.own == tokenizer.own
+    pairs = zip(ours.state_dict().values(), again.state_dict().values())
+    assert all(torch.equal(one[: tokenizer.size], other[: tokenizer.size]) for one, other in pairs)
+    tokens = torch.randint(tokenizer.size, (2, 9))
+    torch.testing.assert_close(again(tokens), ours(tokens), rtol=1e-6, atol=1e-6)
+
+
+def test_own_means_other_tokens_than_the_small_worlds():
+    world = Tokenizer()
+    assert not world.own and not Tokenizer(dict(world.ranks)).own and TOKENIZER.own
+
+
+def write_as_saved_elsewhere(folder, kind):
+    """The weights in half precision without a prefix, the head beside them; merges as pairs, EOS
+    in the vocabulary, as others write the same."""
+    tensors = read_safetensors(folder / "model.safetensors")
+    tensors["lm_head.weight"] = tensors["wte.weight"]
+    header, data = {}, b""
+    for name, tensor in tensors.items():
+        chunk = tensor.to(DTYPES[kind]).contiguous().view(torch.int16).numpy().tobytes()
+        offsets = [len(data), len(data) + len(chunk)]
+        header[name] = {"dtype": kind, "shape": list(tensor.shape), "data_offsets": offsets}
+        data += chunk
+    text = json.dumps(header).encode()
+    (folder / "model.safetensors").write_bytes(struct.pack("<Q", len(text)) + text + data)
+    tokenizer = json.loads((folder / "tokenizer.json").read_text(encoding="utf-8"))
+    merges = [merge.split(" ") for merge in tokenizer["model"]["merges"]]
+    change(folder / "tokenizer.json", "model", merges=merges)
+    change(folder / "tokenizer.json", "model", "vocab", **{"<|endoftext|>": TOKENIZER.eos})
+
+
+@pytest.mark.parametrize("kind", ["F16", "BF16"])
+def test_what_others_saved_in_half_precision_comes_in(exported, kind):
+    write_as_saved_elsewhere(exported, kind)
+    again, tokenizer = imported(exported)
+    assert tokenizer.ranks == RANKS
+    for one, other in zip(gpt().parameters(), again.parameters()):
+        rounded = one.detach()[: TOKENIZER.size].to(DTYPES[kind]).float()
+        assert torch.equal(rounded, other[: TOKENIZER.size])
+
+
+def test_pad_is_as_likely_as_other_tokens_are_on_average(tmp_path):
+    """GPT-2's logits are near -35, so a row of zeros, with its logit 0, takes all probability."""
+    ours, size = gpt(), TOKENIZER.size
+    ours.ln_f.weight.data.zero_()
+    direction = ours.ln_f.bias.data.normal_()
+    ours.wte.weight.data -= 35 * direction / direction.pow(2).sum()
+    ours.wte.weight.data[TOKENIZER.pad] = 0
+    export(ours, TOKENIZER, tmp_path)
+
+    def logits():
+        return torch.from_numpy(numpy_gpt2(tmp_path, np.arange(9))[1])
+
+    assert (logits()[:, :size].mean() + 35).abs() < 1
+    torch.testing.assert_close(logits()[:, -1], logits()[:, :size].mean(dim=1))
+    assert (logits().softmax(dim=1)[:, -1] < 1 / size).all()
+    # Whatever a file has there, what is imported and exported again has the mean.
+    rows = read_safetensors(tmp_path / "model.safetensors")["wte.weight"]
+    change_weights(tmp_path, **{"wte.weight": rows * (torch.arange(size + 1) < size)[:, None]})
+    assert (logits().softmax(dim=1)[:, -1] > 0.999).all()
+    again, _ = imported(tmp_path)
+    torch.testing.assert_close(again.wte.weight[-1], rows[:size].mean(dim=0))
 
 
 def test_a_folder_keeps_the_vocabulary_of_its_checkpoints(folder, tmp_path):
