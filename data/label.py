@@ -117,18 +117,19 @@ def write_answers(
 def preferred(out: str | Path, rankings: str) -> dict[str, dict]:
     """How often people preferred one model's answer to another's, ties left out: {"a/b": interval}.
 
-    Raises UserError for rankings of other answers than those that were written last.
+    Rankings of other answers than those written last are left out. Raises UserError if all are.
     """
     key = {(c["prompt"], *c["completions"]): c["places"]
            for c in read(f"{out}/answers_key.jsonl", "outputs")}  # fmt: skip
-    ranks, prompts = [], []
-    for c in read(rankings, "comparisons"):
-        places = key.get((c["prompt"], *c["completions"]))
-        if places is None:
-            raise UserError(f"{rankings} has other answers than {out}/answers.jsonl, such as to "
-                            f"{c['prompt']!r}")  # fmt: skip
+    labels = read(rankings, "comparisons")
+    known = [c for c in labels if (c["prompt"], *c["completions"]) in key]
+    if not known:
+        raise UserError(f"{rankings} has no ranking of the answers in {out}/answers.jsonl")
+    print(f"{len(known)} of {len(labels)} rankings are of {out}/answers.jsonl")
+    prompts, ranks = [c["prompt"] for c in known], []
+    for c in known:
+        places = key[(c["prompt"], *c["completions"])]
         ranks.append({name: c["ranks"][place] for name, place in places.items()})
-        prompts.append(c["prompt"])
     found = {}
     for other, one in itertools.combinations(ranks[0], 2):
         hits, untied = ([f(r[one], r[other]) for r in ranks] for f in (operator.lt, operator.ne))

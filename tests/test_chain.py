@@ -7,6 +7,7 @@ import io
 import itertools
 import json
 import os
+import re
 import shlex
 import shutil
 import subprocess
@@ -16,6 +17,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from data import label
 from data.checkpoints import load, save
 from data.files import run, write_jsonl
 from data.forms import read_jsonl
@@ -209,6 +211,43 @@ def test_the_readmes_example_of_ones_own_data_goes_through_every_step(tmp_path):
     assert done.returncode == 2 and "--prompt" in done.stderr
     size = Tokenizer.of(tmp_path).size
     assert 258 < size <= 500 and load(tmp_path / "ppo.pt", "", size)
+
+
+def test_the_loop_on_ones_own_prompts_goes_through_every_line(tmp_path, monkeypatch):
+    """As data/README.md has it, twice, by a person who likes short answers."""
+    kitchen = next(b for b in (ROOT / "README.md").read_text().split("```") if "--vocabulary" in b)
+    loop = next(b for b in (ROOT / "data/README.md").read_text().split("```") if "--collect" in b)
+    first = [line for line in loop.splitlines() if line.startswith("python ")]
+    second = [line + " --round 2" * (i in (0, 2, 3)) for i, line in enumerate(first)]
+    second = [re.sub("(unranked|rankings)\\.jsonl", "\\g<1>2.jsonl", line) for line in second]
+    short = {"pretrain": ["--tokens", 3000], "reward": ["--max-new", 8],
+             "ppo": ["--iterations", 1, "--value-warmup", 1]}  # fmt: skip
+    shown = io.StringIO()
+
+    def typed(_):
+        texts = re.findall(r"  \d\. (.*)", shown.getvalue().split("\n> ")[-1])
+        return " ".join(
+            sorted(map(str, range(1, len(texts) + 1)), key=lambda i: len(texts[int(i) - 1]))
+        )
+
+    monkeypatch.setattr("builtins.input", typed)
+    for line in [*kitchen.splitlines()[1:3], *first, *second]:
+        _, script_or_m, *flags = shlex.split(line.replace("out/kitchen", str(tmp_path)))
+        if script_or_m == "-m":
+            with contextlib.redirect_stdout(shown):
+                run(label.Config, label.main, flags[1:])
+            continue
+        name = script_or_m.removesuffix(".py")
+        done = script(
+            name, *flags, *([] if "--collect" in line else short.get(name, [])), out=tmp_path
+        )
+        assert done.returncode == 0, done.stderr
+    assert "round2/ppo" in done.stdout and "preferred by people" in done.stdout
+    ranked = [read_jsonl(tmp_path / f"{name}.jsonl") for name in ("rankings", "rankings2")]
+    assert len(ranked[0]) == len(ranked[1]) == 24 and ranked[0] != ranked[1]
+    for c in read_jsonl(tmp_path / "preferences.jsonl"):
+        by_rank = sorted(zip(c["ranks"], c["completions"]))
+        assert [len(text) for _, text in by_rank] == sorted(map(len, c["completions"]))
 
 
 @pytest.mark.parametrize("name, flags, says", [

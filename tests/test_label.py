@@ -179,13 +179,16 @@ def test_what_people_prefer_is_counted_for_each_pair_of_models_ties_left_out(tmp
     assert {e["n"] for e in label.preferred(tmp_path, ranked).values()} == {0}
 
 
-def test_rankings_of_other_answers_are_refused(tmp_path):
+def test_rankings_of_other_answers_are_left_out_and_refused_if_all_are(tmp_path, capsys):
     label.write_answers(tmp_path, PROMPTS, ANSWERS, seed=0)
     ranked = as_ranked(tmp_path, {"Say 0.": "Aax", "Say 2.": "Cc", "Say 3.": "dy", "Say 4.": "zeE"})
+    others = {**ANSWERS, "ppo": ["B", "same", "C", "d", "B"]}
+    label.write_answers(tmp_path, PROMPTS, others, seed=0)
+    found = label.preferred(tmp_path, ranked)
+    assert "2 of 4 rankings are of" in capsys.readouterr().out
+    assert (found["ppo/sft"]["value"], found["ppo/sft"]["n"]) == (1, 1)  # C to c; d is both's
     label.write_answers(tmp_path, PROMPTS, {**ANSWERS, "ppo": ["B"] * 5}, seed=0)
-    with pytest.raises(
-        UserError, match="has other answers than .*answers.jsonl, such as to 'Say 0"
-    ):
+    with pytest.raises(UserError, match="has no ranking of the answers in .*answers.jsonl"):
         label.preferred(tmp_path, ranked)
 
 
