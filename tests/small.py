@@ -86,17 +86,17 @@ def run_pretrain(folder, **changes):
 
 def run_sft(folder, **changes):
     settings = {"demonstrations": str(folder / "pairs.jsonl"), "batch": 99, "epochs": 3, **changes}
-    return sft.main(sft.Config(out=str(folder), device="cpu", **settings))
+    return sft.main(sft.Config(**{"out": str(folder), "device": "cpu", **settings}))
 
 
 def run_reward(folder, **changes):
     settings = {"comparisons": str(folder / "ranked.jsonl"), "batch": 99, "epochs": 3,
                 "demonstrations": str(folder / "pairs.jsonl"), **changes}  # fmt: skip
-    return reward.main(reward.Config(out=str(folder), device="cpu", **settings))
+    return reward.main(reward.Config(**{"out": str(folder), "device": "cpu", **settings}))
 
 
 def run_ppo(folder, **changes):
     settings = {"prompts": str(folder / "prompts.jsonl"), "iterations": 2, "value_warmup": 1,
                 "warmup": 0, "episodes": 16, "minibatch": 8, "max_new": 6, "lr": 1e-2,
                 **changes}  # fmt: skip
-    return ppo.main(ppo.Config(out=str(folder), device="cpu", **settings))
+    return ppo.main(ppo.Config(**{"out": str(folder), "device": "cpu", **settings}))
