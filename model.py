@@ -130,7 +130,8 @@ class GPT(nn.Module):
         token of the mask go through the head, the model's largest matrix.
         """
         assert tokens.shape == mask.shape, f"tokens {tokens.shape} but mask {mask.shape}"
-        chosen = mask[:, 1:] > 0  # (B,T-1)
+        # The rows and the columns of the N, found once: an index that is a mask looks each time.
+        chosen = (mask[:, 1:] > 0).nonzero(as_tuple=True)
         hidden = hidden_by_length(self, tokens)  # as self.hidden, but faster
         logits = self.head(hidden[:, :-1][chosen])  # (N,V)
         following = tokens[:, 1:][chosen]  # (N,)
@@ -360,7 +361,8 @@ def hidden_by_length(model: GPT, tokens, parts: int = 4):
     """
     lengths, order = (tokens != model.config.vocab_size).sum(dim=1).sort()
     hidden = []
-    for rows, mine in zip(order.chunk(parts), lengths.chunk(parts)):
+    # A GPU is waited for once, and not at every part's slice.
+    for rows, mine in zip(order.chunk(parts), lengths.cpu().chunk(parts)):
         short = model.hidden(tokens[rows, : mine[-1]])
         hidden.append(F.pad(short, (0, 0, 0, tokens.shape[1] - short.shape[1])))
     return torch.cat(hidden)[order.argsort()]  # in the order of the tokens again

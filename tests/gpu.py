@@ -61,7 +61,8 @@ class Gpu(TorchDispatchMode):
             others.append(x)
             return x
 
-        plain, device = each(inside, args), kwargs.pop("device", None)
+        device = kwargs.pop("device", None)
+        plain, options = each(inside, args), each(inside, kwargs)
         on_gpu = bool(fakes) if device is None else torch.device(device) == META
         if name == "copy_":
             on_gpu = isinstance(args[0], Fake)
@@ -71,8 +72,9 @@ class Gpu(TorchDispatchMode):
         assert not any(x.is_meta for x in others), f"a tensor of {name} went past the fake GPU"
         for wait in waits_of(name, args, on_gpu, fakes, others):
             self.waits.append(f"{asking()}: {wait}")
-        named = {} if device is None else {"device": torch.device("cpu")}
-        result = func(*plain, **each(inside, kwargs), **named)
+        if device is not None:
+            options["device"] = torch.device("cpu")
+        result = func(*plain, **options)
         if not on_gpu:
             return result
         # An operation in place returns the tensor that it was given.

@@ -201,21 +201,20 @@ def waits_of_steps(monkeypatch, gpu, module, loop, run, folder, **settings) -> l
     return counts
 
 
-LENGTHS = {"hidden_by_length: item": 4}
-LOGPROBS = LENGTHS | {"logprobs: index by mask": 2, "logprobs: index_put_ by mask": 1}
-BACKWARD = {"main: index by mask": 1, "main: index_put by mask": 1}  # of the same lines
+LENGTHS = {"hidden_by_length: copy to the CPU": 1}
+LOGPROBS = LENGTHS | {"logprobs: nonzero": 1}
 BATCH = {"pad_rows: copy to the GPU": 2}  # tokens and mask
 RANKS = {"collate: copy to the GPU": 1, "train: index_put_ by mask": 1, "train: index by mask": 1}
-PTX = [{"pad_rows: copy to the GPU": 1}, LOGPROBS, BACKWARD]
+PTX = [{"pad_rows: copy to the GPU": 1}, LOGPROBS]
 SAMPLING = {"generate: copy to the GPU": 1, "pad_rows: copy to the GPU": 1, "read_prompts: item": 1,
             "read_prompts: copy to the GPU": 1, "generate: copy to the CPU": 1}  # fmt: skip
 ROLLOUT = [SAMPLING, BATCH, LOGPROBS, LOGPROBS, LENGTHS, LENGTHS, {"rollout: copy to the GPU": 1}]
 METRICS = {"rollout_metrics: item": 6, "mean_of: item": 4}
-STEP = [LOGPROBS, BACKWARD, LENGTHS]  # of PPO: the policy's and the value network's
+STEP = [LOGPROBS, LENGTHS]  # of PPO: the policy's and the value network's
 ONE = {"value_warmup": 0, "minibatch": 16, "iterations": 3}
 EXPECTED = [
     (pretrain, "resumable", run_pretrain, {"batch": 60}, [{"pad_rows: copy to the GPU": 1}]),
-    (sft, "resumable", run_sft, {"batch": 7, "epochs": 1}, [BATCH, LOGPROBS, BACKWARD]),
+    (sft, "resumable", run_sft, {"batch": 7, "epochs": 1}, [BATCH, LOGPROBS]),
     (reward, "resumable", run_reward, {"batch": 7, "epochs": 1}, [BATCH, LENGTHS, RANKS]),
     (ppo, "minibatches", run_ppo, ONE, STEP),
     (ppo, "minibatches", run_ppo, ONE | {"ptx_coef": 0.5}, STEP + PTX),

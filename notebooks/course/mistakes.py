@@ -69,7 +69,7 @@ MISTAKES = [
      "the logits were taken as they are, without log_softmax"),
     ("logprobs", "logp[:, 1:][chosen] = logits", "logp[:, :-1][chosen] = logits",
      "the log-probabilities are one column too early"),
-    ("logprobs", "chosen = mask[:, 1:] > 0", "chosen = tokens[:, 1:] != self.config.vocab_size",
+    ("logprobs", "(mask[:, 1:] > 0).nonzero", "(tokens[:, 1:] != self.config.vocab_size).nonzero",
      "it is not 0 where mask is 0: the prompt's tokens have log-probabilities, too"),
     ("logprobs", "logits.log_softmax(dim=-1)", "logits.softmax(dim=-1)",
      "they are probabilities, without a logarithm"),
