@@ -19,7 +19,7 @@ import pretrain
 import reward
 import sft
 from data import make
-from data.checkpoints import read
+from data.checkpoints import State, read
 from tests.gpu import META, Fake, fake_gpu
 from tests.small import TOKENIZER, run_ppo, run_pretrain, run_reward, run_sft, stopped
 
@@ -107,7 +107,8 @@ def pieces(folder: Path) -> None:
     assert len(list(ppo.minibatches(batch, config))) == 2
     ranked = [{"prompt": "Hi.", "completions": ["yes", "no"], "ranks": [1, 2]}]
     once = reward.Config(epochs=1)
-    reward.train(once, policy, ranked, TOKENIZER, random.Random(0), folder / "some.state")
+    state = State(folder / "some.state", once)
+    reward.train(once, policy, ranked, TOKENIZER, random.Random(0), state)
     model.score_texts(scorer, TOKENIZER, ["Hi."], ["yes"])
     evaluate.taxes(policy, TOKENIZER, evaluate.read_prompts("probes/closed_qa")[:1], 1, 2)
 
