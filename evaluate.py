@@ -18,8 +18,9 @@ Differences from the paper
      told by the difference to prompted GPT, and of the web's skills by the difference to GPT.
 
 Reads out/*.pt, out/comparisons.jsonl, data/valid.jsonl, test*.jsonl and probes/; writes
-out/evaluate.json. ppo_ptx.pt, ppo2.pt and ppo3.pt are evaluated where they are at hand. A model
-that was trained from another checkpoint than the one beside it is not compared.
+out/evaluate.json, or with --prompts out/answers.jsonl and its key to the models, answers_key.jsonl.
+ppo_ptx.pt, ppo2.pt and ppo3.pt are evaluated where they are at hand. A model that was trained from
+another checkpoint than the one beside it is not compared.
 """
 
 import json

@@ -11,7 +11,8 @@ Reads out/sft.pt, data/prompts_reward.jsonl, data/valid.jsonl, data/demonstratio
 round 2 on also the last round's policy and all earlier comparisons.
 Writes out/comparisons.jsonl ({"prompt", "completions", "ranks", "labeler"}), out/reward.pt and
 out/reward.jsonl, and in round 2 comparisons2.jsonl, reward2.pt and reward2.jsonl. --comparisons
-trains on a file of your own instead of sampling; a tenth of its prompts is held out.
+trains on a file of your own instead of sampling; a tenth of its prompts is held out. --collect only
+samples, into out/unranked.jsonl, for people to rank.
 
 Differences from the paper
   1. The labelers are programs (data/labelers.py).
