@@ -177,10 +177,10 @@ def answer(config: Config, prompts: list[str], models: dict[str, GPT], tokenizer
         for name, texts in answers.items():
             reward = f"reward {rewards[name][i]:6.2f} | " if rewards else ""
             print(f"{name:9} {reward}{texts[i]!r}")
-    if len(prompts) > 1:
-        print()
+    if rewards and len(prompts) > 1:
+        print(f"\nmean reward by {out}/reward.pt, n {len(prompts)}")
         for name, mine in rewards.items():
-            print(f"{name:9} mean reward {sum(mine) / len(mine):6.2f}, n {len(mine)}")
+            print(f"{name:9} {sum(mine) / len(mine):6.2f}")
     return answers
 
 
@@ -327,7 +327,7 @@ def main(config: Config) -> dict:
         found = label.preferred(config.out, config.rankings)
         print(f"{'preferred by people':24} {'untied':>6}")
         for pair, entry in found.items():
-            print(f"{pair:24} {entry['n']:>6} {cell(entry):>20}")
+            print(f"{pair.replace('/', ' to '):24} {entry['n']:>6} {cell(entry):>20}")
         return found
     device, tokenizer, out = pick_device(config.device), Tokenizer.of(config.out), Path(config.out)
     own = config.prompt or config.prompts

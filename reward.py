@@ -27,6 +27,7 @@ Differences from the paper
 Dimension key: B prompts in a batch, K ranked responses (padded to the batch's largest), T tokens.
 """
 
+import os
 import random
 import time
 from dataclasses import dataclass
@@ -160,7 +161,8 @@ def earlier(config: Config, tokenizer: Tokenizer, context: int) -> list[dict]:
     for number in range(1, config.round):
         file = comparisons_of(config, number)
         if (out / f"{of_round('reward', number)}.pt").exists():
-            file = load_round(out, "reward", number, tokenizer.size)[1].get("comparisons", file)
+            extra = load_round(out, "reward", number, tokenizer.size)[1]
+            file = out / extra["comparisons"] if "comparisons" in extra else file
         found += read(file, "comparisons", tokenizer, context)
     return found
 
@@ -184,15 +186,18 @@ def read_comparisons(config: Config, tokenizer: Tokenizer, context: int) -> tupl
 
 
 def write_unranked(config: Config, records: list[dict]) -> dict:
-    """Writes sampled responses for people to rank, and says how they go on."""
+    """Writes sampled responses, each once, for people to rank, and says how they go on."""
     file, ranked = (Path(config.out) / f"{of_round(name, config.round)}.jsonl"
                     for name in ("unranked", "rankings"))  # fmt: skip
+    for record in records:
+        record["completions"] = list(dict.fromkeys(record["completions"]))
+    records = [record for record in records if len(record["completions"]) > 1]
     write_jsonl(file, records)
     again = f" --round {config.round}" if config.round > 1 else ""
-    print(f"wrote {len(flat(records))} responses to {len(records)} prompts into {file}; now\n"
+    print(f"wrote {len(flat(records))} unlike responses to {len(records)} prompts; now\n"
           f"  python -m data.label --comparisons {file} --out {ranked}\n"
           f"  python reward.py --comparisons {ranked}{again} --out {config.out} "
-          "--demonstrations ...")  # fmt: skip
+          "--demonstrations FILE")  # fmt: skip
     return {}
 
 
@@ -350,7 +355,7 @@ def main(config: Config, policies: list[GPT] | None = None) -> dict:
     metrics["seconds"] = time.time() - start
     write_jsonl(out / f"{name}.jsonl", [*history, metrics])
     if config.comparisons:  # the next round learns from them again
-        scores["comparisons"] = str(located(config.comparisons).resolve())
+        scores["comparisons"] = os.path.relpath(located(config.comparisons), out)
     save(out / f"{name}.pt", model, made_from={"sft": parent["checksum"]}, **scores)
     show(metrics)
     print(f"wrote {out}/{name}.pt in {metrics['seconds']:.0f} s")

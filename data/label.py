@@ -22,7 +22,7 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from data.files import UserError, option, run, write_jsonl
+from data.files import UserError, located, option, run, write_jsonl
 from data.forms import read, read_jsonl
 from data.judges import interval
 
@@ -49,7 +49,8 @@ def read_ranking(text: str, k: int) -> tuple[list[int], list[str]]:
     Raises ValueError, with a sentence, for a line that does not name each output once.
     """
     ranks, flags = [0] * k, [""] * k
-    for rank, group in enumerate(re.sub(r"\s*=\s*", "=", text).split(), 1):
+    text = re.sub(r"\s*=\s*", "=", re.sub("[,>]", " ", text.lower()))
+    for rank, group in enumerate(text.split(), 1):
         for name in group.split("="):
             found = re.fullmatch(rf"(\d+)([{''.join(FLAGS)}]*)", name)
             if not found or not 1 <= int(found[1]) <= k:
@@ -62,12 +63,18 @@ def read_ranking(text: str, k: int) -> tuple[list[int], list[str]]:
     return ranks, flags
 
 
+def shown(text: str) -> str:
+    """A text for the terminal: lines below each other, and what cannot be seen as its code."""
+    seen = [c if c.isprintable() or c == "\n" else repr(c)[1:-1] for c in text]
+    return "".join(seen).replace("\n", "\n     ")
+
+
 def rank(record: dict, seed: int) -> dict | str:
     """Shows a prompt's outputs in random order and asks for their ranking; or a command."""
-    texts = record["completions"]
+    texts = [shown(text) for text in record["completions"]]
     order = random.Random(f"{seed} {record['prompt']}").sample(range(len(texts)), len(texts))
-    for shown, i in enumerate(order, 1):
-        print(f"  {shown}. {texts[i]}")
+    for number, i in enumerate(order, 1):
+        print(f"  {number}. {texts[i]}")
     while True:
         answer = input("best to worst > ").strip()
         if answer in ("u", "s", "q"):
@@ -78,7 +85,7 @@ def rank(record: dict, seed: int) -> dict | str:
             print(f"  {error}")
             continue
         place = [order.index(i) for i in range(len(texts))]
-        return {"prompt": record["prompt"], "completions": texts,
+        return {"prompt": record["prompt"], "completions": record["completions"],
                 "ranks": [ranks[i] for i in place], "flags": [flags[i] for i in place]}  # fmt: skip
 
 
@@ -142,6 +149,8 @@ def main(config: Config) -> None:
     ask, keys, kinds = rank, ["prompt", "completions"], ("outputs", "comparisons")
     if config.prompts:
         ask, keys, kinds = write, ["prompt"], ("prompts", "demonstrations")
+    if not (config.prompts or located(config.comparisons).exists()):
+        raise UserError(f"{config.comparisons} is missing: run python reward.py first")
     records = read(config.prompts or config.comparisons, kinds[0])
     out = Path(config.out or ("out/written.jsonl" if config.prompts else "out/rankings.jsonl"))
     labels = read(out, kinds[1]) if out.exists() and out.stat().st_size else []
@@ -151,10 +160,11 @@ def main(config: Config) -> None:
     waiting = [record for record in records if [record[key] for key in keys] not in done]
     print(f"{len(labels)} labeled, {len(waiting)} to go | u undo the last, s skip, q quit")
     if ask is rank:
+        print("best to worst, ties joined: 3 1=4 2 | flags behind an output: 3 1=4 2fh")
         print("\n".join(f"  {flag}  {meaning}" for flag, meaning in FLAGS.items()))
     past = list(labels)  # labels and skipped records, for undo
     while waiting:
-        print(f"\n> {waiting[0]['prompt']}")
+        print(f"\n> {shown(waiting[0]['prompt'])}")
         try:
             label = ask(waiting[0], config.seed)
         except (EOFError, KeyboardInterrupt):

@@ -15,7 +15,7 @@ WORLD, JUDGES = "tests/test_world.py", "tests/test_judges.py"
 EVALUATE, MAINS = "tests/test_evaluate.py", "tests/test_mains.py"
 LOGS, RESUME = "tests/test_logs.py", "tests/test_resume.py"
 CONVERT, LABEL = "tests/test_convert.py", "tests/test_label.py"
-SURVIVE = "tests/test_survive.py"
+SURVIVE, FORMS = "tests/test_survive.py", "tests/test_forms.py"
 
 MUTANTS = [
     # ------------------------------------------------------------------------------- model.py
@@ -423,6 +423,50 @@ MUTANTS = [
     ("data/checkpoints.py", "    if done > len(steps):\n", "    if False:\n", SURVIVE, "longer"),
     ("data/checkpoints.py", "                warned = True\n", "", SURVIVE, "one_warning"),
     ("reward.py", "policy=(policies or [sft])[-1]", "policy=sft", SURVIVE, "sampled_anew"),
+    # ------------------------------------------------------ other people's files, and what fits in
+    ("data/forms.py", 'decode("utf-8-sig")', 'decode("utf-8")', FORMS, "files_of_records"),
+    ("data/forms.py", 'if data.startswith(b"\\x1f\\x8b"):', "if False:", FORMS, "files_of_records"),
+    ("data/forms.py", 'return "\\n".join(text for _, text in messages if text)',
+     'return "\\n".join(text for role, text in messages if role != "system")', FORMS,
+     "forms_of_prompts"),
+    ("data/forms.py", "return joined(messages[before:])", "return messages[-1][1]", FORMS,
+     "in_common"),
+    ("data/forms.py", "for c in (chosen, rejected)]", "for c in (rejected, chosen)]", FORMS,
+     "forms_of_comparisons"),
+    ("data/forms.py", "len(chosen) - 1, len(rejected) - 1)", "len(chosen), len(rejected))", FORMS,
+     "in_common"),
+    ("data/forms.py", r'r"(.*\s)?"', r'r"(.*)?"', FORMS, "in_common"),
+    ("data/forms.py", 'return {"prompt": joined(messages[:-1]), "completion"',
+     'return {"prompt": joined(messages[-2:-1]), "completion"', FORMS, "demonstrations"),
+    ("data/forms.py", "if len(prompt) >= context:", "if len(prompt) > context:", FORMS,
+     "without_room"),
+    ("data/forms.py", "cut += sum(len(row) > room for row in rows)",
+     "cut += sum(len(row) > room + 1 for row in rows)", FORMS, "cut_responses"),
+    ("data/forms.py", "if rows[i] == rows[j] and ranks[i] != ranks[j]]", "if rows[i] == rows[j]]",
+     FORMS, "equal_within"),
+    ("data/forms.py", "[row[:room] for row in rows]", "rows", FORMS, "equal_within"),
+    ("data/forms.py", 'isinstance(entry.get("label"), bool)', "False", FORMS, "another_form"),
+    ("pretrain.py", "len(document) - 1), context - 1)", "len(document) - 1), context)", FORMS,
+     "every_token_once"),
+    ("pretrain.py", "documents = [[row] for row in documents[0]]", "pass", FORMS, "one_long"),
+    ("reward.py", 'if "comparisons" in extra else file', "if False else file", FORMS, "joins_the"),
+    ("reward.py", "held_prompts = set(prompts[::10])\n    comparisons = [c for c in records",
+     "held_prompts = set(prompts[::10])\n    comparisons = [c for c in records[:12]", FORMS,
+     "joins"),
+    ("data/label.py", "        rng.shuffle(texts)\n", "", LABEL, "without_names"),
+    ("data/label.py", "(operator.lt, operator.ne)", "(operator.gt, operator.ne)", LABEL,
+     "people_prefer"),
+    ("data/label.py", "texts = sorted({mine[i] for mine in answers.values()})",
+     "texts = [mine[i] for mine in answers.values()]", LABEL, "without_names"),
+    ("evaluate.py", "dict.fromkeys(record[\"prompt\"] for record in records)",
+     "record[\"prompt\"] for record in records", EVALUATE, "side_by_side"),
+    ("data/convert.py", "rows.mean(dim=0, keepdim=True)", "rows[:1] * 0", CONVERT, "pad"),
+    ("data/convert.py", "loop.last and ", "", CONVERT, "template"),
+    ("data/convert.py", "| replace('\\\\n ', '\\\\n') ", "", CONVERT, "template"),
+    ("data/convert.py", '"clean_up_tokenization_spaces": False}', '"clean_up": False}', CONVERT,
+     "hugging_faces_terms"),
+    ("data/tokenizer.py", "self.own = ranks != world", "self.own = ranks is not world", CONVERT,
+     "own_means"),
 ]  # fmt: skip
 
 

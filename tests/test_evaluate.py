@@ -321,7 +321,7 @@ def test_prompts_of_ones_own_are_answered_side_by_side_and_written_for_people(
     assert sum(f"\n> {prompt}\n" in printed for prompt in unlike) == 2
     mean = sum(map(len, unlike)) / 3
     for name, texts in answers.items():
-        assert f"{name:9} mean reward {mean:6.2f}, n 3" in printed
+        assert f"\n{name:9} {mean:6.2f}\n" in printed.split(f"by {models}/reward.pt, n 3")[1]
         assert sum(f"{name:9} reward {len(p):6.2f} | {t!r}" in printed
                    for p, t in zip(unlike, texts)) == 2  # fmt: skip
     key = read_jsonl(models / "answers_key.jsonl")
@@ -338,7 +338,7 @@ def test_prompts_of_ones_own_are_answered_side_by_side_and_written_for_people(
     pairs = [(len(a), len(b)) for a, b in zip(answers["ppo"], answers["sft"]) if len(a) != len(b)]
     assert found["ppo/sft"]["n"] == len(pairs)
     assert found["ppo/sft"]["value"] == pytest.approx(np.mean([a > b for a, b in pairs]))
-    assert "ppo/sft" in capsys.readouterr().out and not (models / "evaluate.json").exists()
+    assert "ppo to sft" in capsys.readouterr().out and not (models / "evaluate.json").exists()
 
 
 def test_a_rates_sets_are_what_their_names_say():

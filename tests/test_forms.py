@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import shutil
 
 import pytest
 
@@ -311,6 +312,7 @@ def test_collect_samples_unranked_responses_from_the_rounds_policy(own, monkeypa
     assert sorted(r["prompt"] for r in records) == sorted(r["prompt"] for r in lines(own, "mine"))
     assert all(set(r) == {"prompt", "completions"} for r in records)
     assert {len(r["completions"]) for r in records} == {3, 4, 5}
+    assert all(len(set(r["completions"])) == len(r["completions"]) for r in records)
     assert sorted(f.name for f in own.iterdir()) == sorted([*before, "unranked.jsonl"])
     printed = capsys.readouterr().out
     assert f"python -m data.label --comparisons {own}/unranked.jsonl" in printed
@@ -319,6 +321,20 @@ def test_collect_samples_unranked_responses_from_the_rounds_policy(own, monkeypa
     collected(own, round=2)
     weights = model(own, "ppo").wte.weight
     assert (asked[0][0][0].wte.weight == weights).all() and len(lines(own, "unranked2")) == 12
+
+
+def test_equal_responses_are_collected_once(own, monkeypatch):
+    monkeypatch.setattr(
+        reward,
+        "sample_responses",
+        lambda policy, tokenizer, prompts, counts, most: [
+            ["same"] * k if i == 2 else ["a", "b", "a", "c", "b"][:k] for i, k in enumerate(counts)
+        ],
+    )
+    collected(own)
+    found = [c["completions"] for c in lines(own, "unranked")]
+    assert len(found) == 11 and {len(texts) for texts in found} <= {2, 3}
+    assert all(texts == ["a", "b", "c"][: len(texts)] for texts in found)
 
 
 def ranked(folder, name, marks):
@@ -341,6 +357,9 @@ def test_a_second_round_joins_the_comparisons_that_the_first_learned_from(own, m
     held = {c["prompt"] for c in trained[2][0][2]}  # of all rounds the same prompts are held out
     assert held == {f"How do I cook {i}?" for i in range(12)} - {"How do I cook 0?",
                                                                  "How do I cook 10?"}  # fmt: skip
+    elsewhere = own / "moved"  # with all that lies in it
+    shutil.copytree(own, elsewhere, ignore=shutil.ignore_patterns("moved"))
+    run_reward(elsewhere, comparisons=str(elsewhere / "two.jsonl"), round=2)
     (own / "one.jsonl").unlink()
     with pytest.raises(UserError, match="one.jsonl cannot be read"):
         run_reward(own, comparisons=second, round=2)

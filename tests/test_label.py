@@ -41,7 +41,7 @@ def session(tmp_path, monkeypatch, capsys):
     ("3 1 2", [2, 3, 1], ["", "", ""]),
     ("2 1=3", [2, 1, 2], ["", "", ""]),
     ("1 = 2 = 3", [1, 1, 1], ["", "", ""]),
-    ("2 1=3fh", [2, 1, 2], ["", "", "fh"]),
+    ("2 1=3fh", [2, 1, 2], ["", "", "fh"]), ("2, 1 > 3F", [2, 1, 3], ["", "", "f"]),
 ])  # fmt: skip
 def test_a_line_is_a_ranking_with_ties_and_flags(line, ranks, flags):
     assert label.read_ranking(line, 3) == (ranks, flags)
@@ -190,6 +190,21 @@ def test_rankings_of_other_answers_are_left_out_and_refused_if_all_are(tmp_path,
     label.write_answers(tmp_path, PROMPTS, {**ANSWERS, "ppo": ["B"] * 5}, seed=0)
     with pytest.raises(UserError, match="has no ranking of the answers in .*answers.jsonl"):
         label.preferred(tmp_path, ranked)
+
+
+def test_outputs_are_shown_as_what_can_be_seen_and_kept_as_they_are(session, tmp_path):
+    odd = {"prompt": "Say\nhi.", "completions": ["a\nb", "c\x1b[2Jd", "é 🙂"]}
+    write_jsonl(tmp_path / "odd.jsonl", [odd])
+    labels, printed = session("1 2 3", file="odd.jsonl")
+    assert "a\n     b\n" in printed and "c\\x1b[2Jd\n" in printed and "é 🙂\n" in printed
+    assert "> Say\n     hi." in printed and "\x1b" not in printed
+    assert labels[0]["completions"] == odd["completions"] and labels[0]["prompt"] == "Say\nhi."
+
+
+def test_a_missing_file_of_outputs_is_made_by_reward(tmp_path, capsys):
+    with pytest.raises(SystemExit):
+        run(label.Config, label.main, ["--comparisons", str(tmp_path / "no.jsonl")])
+    assert "no.jsonl is missing: run python reward.py first" in capsys.readouterr().err
 
 
 def test_unranked_outputs_are_shown_and_ranked(session, tmp_path):
