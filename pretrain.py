@@ -116,7 +116,10 @@ def read_corpus(config: Config, rng: random.Random):
     if not config.text:
         many = max(2000, config.tokens // TOKENS_PER_DOCUMENT)
         return tqdm(make.corpus(many), "corpus", many, leave=False, disable=None)
-    texts = [record["text"] for record in read(config.text, "texts")]
+    records = read(config.text, "texts")
+    texts = list(dict.fromkeys(r["text"] for r in records if r["text"].strip()))
+    print(f"{config.text}: {len(records):,} documents | "
+          f"{len(records) - len(texts):,} empty or repeated, left out")  # fmt: skip
     rng.shuffle(texts)
     return texts
 
@@ -135,7 +138,6 @@ def main(config: Config) -> dict:
     # 1. The corpus, a document per row, ended by EOS; the last 500, at most a quarter, held out.
     texts = read_corpus(config, rng)
     tokenizer = Tokenizer(train_bpe(texts, config.vocabulary - 1) if config.vocabulary else None)
-    tokenizer.save(config.out)
     shape = (config.context, config.layers, config.heads, config.width)
     model = GPT(GPTConfig(tokenizer.size, *shape)).to(device)
     documents = [pieces(tokenizer.document(text), config.context) for text in texts]
@@ -145,6 +147,7 @@ def main(config: Config) -> dict:
         documents = [[row] for row in documents[0]]
     if len(documents) < 2:
         raise UserError(f"{config.text} needs two or more documents, or a long one")
+    tokenizer.save(config.out)
     n_held = max(1, min(500, len(documents) // 4))
     rows, held = (list(itertools.chain(*some)) for some in
                   (documents[:-n_held], documents[-n_held:]))  # fmt: skip

@@ -29,9 +29,13 @@ KINDS = {
 }
 FOREIGN = {  # how files of other kinds begin
     b"PAR1": "a parquet file", b"PK\3\4": "a zip archive or an Excel file",
-    b"\x28\xb5\x2f\xfd": "compressed by zstd", b"\xff\xfe": "UTF-16", b"\xfe\xff": "UTF-16",
+    b"\x28\xb5\x2f\xfd": "compressed by zstd", b"\x1f\x8b": "compressed twice",
+    b"BZh": "compressed by bzip2", b"\xfd7zXZ": "compressed by xz", b"ARROW1": "an arrow file",
+    b"\xff\xfe": "UTF-16", b"\xfe\xff": "UTF-16",
 }  # fmt: skip
-ROLES = {"human": "user", "gpt": "assistant"}  # other names for the same
+ROLES = {"human": "user", "gpt": "assistant", "chatgpt": "assistant", "developer": "system"}
+# Where others keep the question to a pair of answers: not taken for one without a prompt.
+ASKED = ("question", "query", "input", "messages", "conversations")
 
 
 # ---------------------------------------------------------------------------------------- the file
@@ -76,6 +80,10 @@ def contents(path: str | Path) -> str:
 def objects(path: str | Path) -> list[tuple[str, dict]]:
     """(where it stands, object) of each object in a file of JSON lines or with one JSON list."""
     text = contents(path)
+    if text.lstrip().partition("\n")[0].strip() == "{":
+        raise UserError(
+            f"{path} has objects of several lines: a line for each is wanted, or a list"
+        )
     if text.lstrip().startswith("["):
         entries = enumerate(parse(text, str(path)), 1)
         found = [(f"entry {number}", entry) for number, entry in entries]
@@ -114,7 +122,7 @@ def conversation(value) -> list[tuple[str, str]]:
         parts = re.split(r"(?:^|\n\n)(Human|Assistant):", text)
         turns = [(role.lower(), text.strip()) for role, text in zip(parts[1::2], parts[2::2])]
         value = [{"role": "assistant" if role == "assistant" else "user", "content": text}
-                 for role, text in turns if text]  # fmt: skip
+                 for role, text in turns if text or role == "assistant"]  # fmt: skip
     messages = []
     for message in value:
         role = message.get("role", message.get("from"))
@@ -143,11 +151,19 @@ def pair(entry: dict) -> dict:
     if chosen[0][0] in ("system", "user"):
         alike = itertools.takewhile(lambda both: both[0] == both[1], zip(chosen, rejected))
         common = min(len(list(alike)), len(chosen) - 1, len(rejected) - 1)
+        if {chosen[common][0], rejected[common][0]} != {"assistant"}:
+            raise ValueError("has a chosen and a rejected answer to different prompts")
+        if joined(conversation(entry.get("prompt", ""))) not in joined(chosen[:common]):
+            raise ValueError("has a prompt that its conversations do not begin with")
         prompt, answers = chosen[:common], [answered(c, common) for c in (chosen, rejected)]
         return {"prompt": joined(prompt), "completions": answers, "ranks": [1, 2]}
+    if rejected[0][0] in ("system", "user"):
+        raise ValueError("has a whole conversation as rejected, but not as chosen")
     answers = [answered(chosen, 0), answered(rejected, 0)]
     if "prompt" in entry:
         prompt = joined(conversation(entry["prompt"]))
+    elif asked := [key for key in ASKED if entry.get(key)]:
+        raise ValueError(f'has its question in "{asked[0]}": a "prompt" is wanted')
     else:  # whole words alone
         prompt = re.match(r"(.*\s)?", os.path.commonprefix(answers), re.DOTALL)[0]
         answers = [answer.removeprefix(prompt) for answer in answers]
@@ -177,29 +193,33 @@ def ranked(entry: dict) -> dict:
 
 def ours(entry: dict) -> dict:
     """An object in any of the forms -> one with the keys of KINDS. Raises ValueError."""
-    entry = {key: value for key, value in entry.items() if value is not None}
-    if isinstance(entry.get("label"), bool):
+    if entry.get("label") in (True, False):
         raise ValueError("has a label of true or false: pairs or rankings are wanted")
-    if "chosen" in entry and "rejected" in entry:
-        return pair(entry)
-    if "completions" in entry and "prompt" in entry:
-        return ranked(entry)
+    if entry.get("history"):
+        raise ValueError('has a "history": "messages" are wanted')
     if "instruction" in entry:  # Alpaca
-        parts = [("user", entry["instruction"].strip()), ("user", entry.get("input", "").strip())]
-        answer = {"completion": entry["output"].strip()} if "output" in entry else {}
-        return {"prompt": joined(parts), **answer}
-    messages = entry.get("messages", entry.get("conversations"))
-    if messages is not None:
-        messages = conversation(messages)
-        if messages[-1][0] != "assistant":
-            return {"prompt": joined(messages)}
-        return {"prompt": joined(messages[:-1]), "completion": messages[-1][1]}
-    if "prompt" in entry:
-        answer = {}
+        parts = [entry["instruction"], entry.get("input", "")]
+        entry = {**entry, "prompt": joined([("user", text.strip()) for text in parts])}
+        if "output" in entry:
+            entry["completion"] = entry["output"]
+    if "chosen" in entry and "rejected" in entry:
+        record = pair(entry)
+    elif "completions" in entry and "prompt" in entry:
+        record = ranked(entry)
+    elif "prompt" in entry:
+        record = {"prompt": joined(conversation(entry["prompt"]))}
         if "completion" in entry:
-            answer = {"completion": answered(conversation(entry["completion"]), 0)}
-        return {"prompt": joined(conversation(entry["prompt"])), **answer}
-    return entry
+            record["completion"] = answered(conversation(entry["completion"]), 0)
+    elif "messages" in entry or "conversations" in entry:
+        messages = conversation(entry.get("messages", entry.get("conversations")))
+        record = {"prompt": joined(messages)}
+        if messages[-1][0] == "assistant":
+            record = {"prompt": joined(messages[:-1]), "completion": messages[-1][1]}
+    else:
+        return entry
+    if entry.get("system"):  # a message of its own, in some files
+        record["prompt"] = joined([("", entry["system"].strip()), ("", record["prompt"])])
+    return record
 
 
 def read(path: str | Path, kind: str, tokenizer=None, context: int = 0) -> list[dict]:
@@ -210,12 +230,14 @@ def read(path: str | Path, kind: str, tokenizer=None, context: int = 0) -> list[
     """
     found, keys = [], KINDS[kind]
     for where, entry in objects(path):
+        entry = {key: value for key, value in entry.items() if value is not None}
         try:
-            record = ours(entry)
-            if not isinstance(record.get("text", ""), str):
+            record = entry if kind == "texts" else ours(entry)
+            if kind == "texts" and not isinstance(record.get("text", ""), str):
                 raise TypeError
         except (TypeError, AttributeError):
-            raise UserError(f"{path}, {where} has a value of the wrong type") from None
+            raise UserError(f"{path}, {where} has a value of the wrong type, "
+                            "neither a text nor a list of messages") from None  # fmt: skip
         except ValueError as error:
             raise UserError(f"{path}, {where} {error}") from None
         lacking = [key for key in keys if key not in record]
@@ -228,31 +250,37 @@ def read(path: str | Path, kind: str, tokenizer=None, context: int = 0) -> list[
 
 
 # ------------------------------------------------------------------------------------ what fits in
-def without_equals(record: dict, rows: list[list[int]]) -> tuple[dict, int]:
-    """A comparison without responses that are equal, as rows, to one of another rank; their pairs.
+def without_equals(record: dict, rows: list[list[int]]) -> dict:
+    """A comparison without responses that are equal, as rows, to one of another rank.
 
-    Such a pair can teach nothing: one and the same row would have to be better than itself.
+    They can teach nothing: one and the same row would have to be better than itself.
     """
     ranks = record["ranks"]
     pairs = [(i, j) for i, j in itertools.combinations(range(len(rows)), 2)
              if rows[i] == rows[j] and ranks[i] != ranks[j]]  # fmt: skip
     left = [i for i in range(len(rows)) if i not in set(itertools.chain(*pairs))]
     lists = {key: [record[key][i] for i in left] for key in ("completions", "ranks", "flags")
-             if key in record}  # fmt: skip
-    return {**record, **lists}, len(pairs)
+             if isinstance(record.get(key), list) and len(record[key]) == len(rows)}  # fmt: skip
+    return {**record, **lists} if pairs else record
+
+
+def untied(ranks: list[int]) -> int:
+    """How many pairs of them are not tied."""
+    return sum(one != other for one, other in itertools.combinations(ranks, 2))
 
 
 def fitting(path, kind: str, found: list[tuple[str, dict]], tokenizer, context: int) -> list[dict]:
     """The records that fit into the context, and a printed line that counts what does not.
 
     A prompt that leaves no room is skipped. A response that is too long is cut: what it begins with
-    is learned, but its EOS is lost, so not that it stops. Pairs that are equal within the context
-    are dropped. Records that come twice are kept.
+    is learned, but its EOS is lost, so not that it stops. Responses that are equal within the
+    context but not in rank are dropped with their pairs. Records that come twice are kept.
     """
-    kept, skipped, cut, equal, responses, longest = [], [], 0, 0, 0, 0
+    kept, skipped, cut, responses, longest, pairs, dropped = [], [], 0, 0, 0, 0, 0
     for where, record in found:
         prompt = tokenizer.prompt(record["prompt"])
-        texts = record.get("completions", [record["completion"]] if "completion" in record else [])
+        texts = [record[key] for key in KINDS[kind] if key == "completion"]
+        texts += record["completions"] if kind == "comparisons" else []
         rows = [tokenizer.response(text) for text in texts]
         longest = max([longest, len(prompt) + 1, *(len(prompt) + len(row) for row in rows)])
         if len(prompt) >= context:
@@ -261,8 +289,9 @@ def fitting(path, kind: str, found: list[tuple[str, dict]], tokenizer, context: 
         room, responses = context - len(prompt), responses + len(rows)
         cut += sum(len(row) > room for row in rows)
         if kind == "comparisons":
-            record, pairs = without_equals(record, [row[:room] for row in rows])
-            equal += pairs
+            before = untied(record["ranks"])
+            record = without_equals(record, [row[:room] for row in rows])
+            pairs, dropped = pairs + before, dropped + before - untied(record["ranks"])
             if len(record["completions"]) < 2:
                 continue
         kept.append(record)
@@ -278,8 +307,9 @@ def fitting(path, kind: str, found: list[tuple[str, dict]], tokenizer, context: 
                     "and do not teach to stop")  # fmt: skip
     if skipped or cut:
         said.append(f"all fit with pretrain.py --context {longest}")
-    if equal:
-        said.append(f"{equal:,} pairs are equal within the context, dropped")
+    if dropped:
+        said.append(f"{dropped:,} of {pairs:,} pairs dropped, of responses that are equal within "
+                    "the context but not in rank")  # fmt: skip
     if not kept:
         raise UserError(f"{path} has none left to use: {' | '.join(said)}")
     print(f"{path}: {' | '.join(said)}")

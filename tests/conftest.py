@@ -23,5 +23,6 @@ def folder(tmp_path):
     write_jsonl(tmp_path / "pairs.jsonl", [{**p, "completion": "yes"} for p in prompts])
     write_jsonl(tmp_path / "ranked.jsonl", [{**p, "chosen": "yes", "rejected": "no no"}
                                             for p in prompts])  # fmt: skip
-    write_jsonl(tmp_path / "text.jsonl", [{"text": f"{word} is {word}."} for word in WORDS * 2])
+    write_jsonl(tmp_path / "text.jsonl", [{"text": f"{word} is {i}."}
+                                          for i, word in enumerate(WORDS * 2)])  # fmt: skip
     return tmp_path

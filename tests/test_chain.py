@@ -196,7 +196,11 @@ def test_the_readmes_example_of_ones_own_data_goes_through_every_step(tmp_path):
     block = next(b for b in (ROOT / "README.md").read_text().split("```") if "--vocabulary" in b)
     commands = [shlex.split(line) for line in block.splitlines() if line.startswith("python ")]
     assert [words[1] for words in commands] == [f"{step}.py" for step in STEPS]
-    short = {"pretrain": ["--tokens", 3000], "ppo": ["--iterations", 1, "--value-warmup", 1]}
+    short = {
+        "pretrain": ["--tokens", 3000],
+        "sft": ["--epochs", 1],
+        "ppo": ["--iterations", 1, "--value-warmup", 1],
+    }
     for step, (_, _, *flags) in zip(STEPS, commands):
         flags = [tmp_path if flag == "out/kitchen" else flag for flag in flags]
         done = script(step, *flags, *short.get(step, []), out=tmp_path)
@@ -220,7 +224,7 @@ def test_the_loop_on_ones_own_prompts_goes_through_every_line(tmp_path, monkeypa
     first = [line for line in loop.splitlines() if line.startswith("python ")]
     second = [line + " --round 2" * (i in (0, 2, 3)) for i, line in enumerate(first)]
     second = [re.sub("(unranked|rankings)\\.jsonl", "\\g<1>2.jsonl", line) for line in second]
-    short = {"pretrain": ["--tokens", 3000], "reward": ["--max-new", 8],
+    short = {"pretrain": ["--tokens", 3000], "sft": ["--epochs", 1], "reward": ["--max-new", 8],
              "ppo": ["--iterations", 1, "--value-warmup", 1]}  # fmt: skip
     shown = io.StringIO()
 

@@ -53,6 +53,9 @@ def forms(tmp_path, kind, *records):
     {"instruction": LINES, "input": "", "output": "Yes."},
     {"instruction": LINES, "output": "Yes.", "text": "all of it in a template"},
     {"instruction": "Be kind.", "input": "Hello.\nHi.\nBoil an egg?", "output": "Yes."},
+    {"system": "Be kind.", "prompt": "Hello.\nHi.\nBoil an egg?", "completion": "Yes."},
+    {"system": "Be kind.", "messages": [*TALK[1:], REPLY]},
+    {"system": "Be kind.", "instruction": "Hello.\nHi.", "input": "Boil an egg?", "output": "Yes."},
 ])  # fmt: skip
 def test_forms_of_demonstrations(tmp_path, record):
     assert forms(tmp_path, "demonstrations", record) == [{"prompt": LINES, "completion": "Yes."}]
@@ -80,11 +83,14 @@ def test_forms_of_prompts(tmp_path, record):
     {"chosen": f"{LINES} Yes.", "rejected": f"{LINES} No, go."},
     {"prompt": LINES, "completions": ["Yes.", "No, go."], "ranks": [1, 2]},
     {"prompt": TALK, "completions": ["Yes.", "No, go."], "ranks": [1, 2]},
+    {"instruction": "Be kind.\nHello.", "input": "Hi.\nBoil an egg?", "chosen": "Yes.",
+     "rejected": "No, go."},
+    {"system": "Be kind.", "prompt": TALK[1:], "chosen": [REPLY], "rejected": "No, go."},
 ])  # fmt: skip
 def test_forms_of_comparisons(tmp_path, record):
-    right = [{"prompt": LINES, "completions": ["Yes.", "No, go."], "ranks": [1, 2]}]
-    assert forms(tmp_path, "comparisons", record) == right
-    assert forms(tmp_path, "outputs", record) == right
+    right = {"prompt": LINES, "completions": ["Yes.", "No, go."], "ranks": [1, 2]}
+    for kind in ("comparisons", "outputs"):
+        assert forms(tmp_path, kind, record)[0].items() >= right.items()
 
 
 def test_ranks_may_be_missing_where_they_are_asked_for_and_all_else_is_kept(tmp_path):
@@ -107,6 +113,8 @@ def test_what_a_pair_has_in_common_is_its_prompt(tmp_path):
     other = [ASK, assistant("Hm?"), user("An egg!"), assistant("No.")]
     one = [ASK, REPLY, user("An egg!"), assistant("Well.")]
     assert pair(one, other) == ("Boil an egg?", "Yes.\nAn egg!\nWell.", "Hm?\nAn egg!\nNo.")
+    hh = "\n\nHuman: Boil?\n\nAssistant:"
+    assert pair(hh, f"{hh} Yes.") == ("Boil?", "", "Yes.")  # HH has a few answers without a word
     assert pair(one, one) == ("Boil an egg?\nYes.\nAn egg!", "Well.", "Well.")
 
 
@@ -132,8 +140,10 @@ def test_files_of_records(tmp_path, content):
     (JSONL.encode("utf-16-be"), "is UTF-16"),
     ('{"prompt": "é"}'.encode("latin-1"), "not UTF-8 text: save it as UTF-8"),
     (gzip.compress(JSONL.encode())[:-9], "a damaged .gz file"), (b"\x1f\x8b\x08\x00", "damaged"),
+    (gzip.compress(gzip.compress(JSONL.encode())), "compressed twice"), (b"BZh91AY", "by bzip2"),
     (b"[]", "is empty"), (b"", "is empty"), (b"\n \n", "is empty"), (b"[1]", "entry 1 is not a"),
-    (b'[{"prompt": "a"}', "is not JSON"), (b'{\n"prompt": "a"\n}', "line 1 is not JSON"),
+    (b'[{"prompt": "a"}', "is not JSON"), (b'{\n"prompt": "a"\n}', "several lines"),
+    (b'{"prompt": "a"\n}', "line 1 is not JSON"),
     (b'{"prompt": "a"}\n[1]\n', "line 2 is not a JSON object"),
 ])  # fmt: skip
 def test_files_of_another_kind_are_named(tmp_path, content, says):
@@ -158,9 +168,19 @@ def test_files_of_another_kind_are_named(tmp_path, content, says):
     ("demonstrations", {"messages": TALK}, 'lacks "completion"'),
     ("demonstrations", {"prompt": "a", "completion": None}, 'lacks "completion"'),
     ("demonstrations", {"prompt": "a", "completion": [ASK]}, "does not end with an answer"),
-    ("comparisons", {"chosen": [ASK, REPLY], "rejected": [ASK]}, "does not end with an answer"),
+    ("comparisons", {"chosen": [ASK, REPLY], "rejected": [ASK, REPLY, ASK]},
+     "does not end with an answer"),
     ("prompts", {"messages": [ASK, {"role": "tool", "content": "5"}]}, "not a text of system"),
     ("prompts", {"messages": [user([{"type": "image"}])]}, "not a text of system, user"),
+    ("comparisons", {"question": "a", "chosen": "b", "rejected": "c"}, 'question in "question"'),
+    ("comparisons", {"chosen": [ASK, REPLY], "rejected": [user("An egg?"), REPLY]},
+     "a chosen and a rejected answer to different prompts"),
+    ("comparisons", {"prompt": TALK, "chosen": [ASK, REPLY], "rejected": [ASK, assistant("No.")]},
+     "a prompt that its conversations do not begin with"),
+    ("comparisons", {"chosen": "b", "rejected": [ASK, REPLY]}, "a whole conversation as rejected"),
+    ("demonstrations", {"instruction": "a", "output": "b", "history": [["c", "d"]]}, 'a "history"'),
+    ("demonstrations", {"prompt": "a", "completion": "b", "label": 0}, "a label of true or false"),
+    ("texts", {"prompt": "a", "text": None}, 'has "prompt" and lacks "text"'),
     ("prompts", {"messages": []}, "without a message"), ("prompts", {"prompt": []}, "without a"),
     ("prompts", {"prompt": 5}, "wrong type"), ("prompts", {"prompt": ["a"]}, "wrong type"),
     ("prompts", {"prompt": {"role": "user"}}, "wrong type"), ("texts", {"text": 5}, "wrong type"),
@@ -239,7 +259,8 @@ def test_pairs_that_are_equal_within_the_context_are_dropped(capsys, tmp_path):
     ]  # fmt: skip
     context = len(TOKENIZER.prompt("a") + TOKENIZER.response("b c d e")) - 2
     kept, said = counted(capsys, tmp_path, "comparisons", records, context)
-    assert said.endswith("| 3 pairs are equal within the context, dropped")
+    assert said.endswith("| 9 of 12 pairs dropped, of responses that are equal within the context "
+                         "but not in rank")  # fmt: skip
     assert kept == [
         {"prompt": "a", "completions": ["b", "c"], "ranks": [1, 2]},
         {
@@ -249,7 +270,9 @@ def test_pairs_that_are_equal_within_the_context_are_dropped(capsys, tmp_path):
             "flags": ["f", "h", "i"],
         },
     ]  # fmt: skip
-    with pytest.raises(UserError, match="none left to use.*2 pairs are equal within the context"):
+    for flags in (["x"], 7, None, {"safe": True}):  # another's key of that name
+        counted(capsys, tmp_path, "comparisons", [{**records[3], "flags": flags}], context)
+    with pytest.raises(UserError, match="none left to use.*2 of 2 pairs dropped"):
         counted(capsys, tmp_path, "comparisons", [records[0], records[2]], context)
 
 
@@ -280,6 +303,26 @@ def test_one_long_document_is_enough_to_train_on(folder, capsys):
     write_jsonl(folder / "text.jsonl", [{"text": "A short one."}])
     with pytest.raises(UserError, match="needs two or more documents, or a long one"):
         run_pretrain(folder, context=32)
+
+
+def test_repeated_and_empty_documents_are_left_out(folder, capsys, monkeypatch):
+    losses = spied(monkeypatch, pretrain, "loss_of")
+    texts = [f"It is {i}." for i in range(8)]
+    write_jsonl(folder / "text.jsonl", [{"text": text} for text in [*texts, "", *texts, " \n"]])
+    run_pretrain(folder)
+    assert "text.jsonl: 18 documents | 10 empty or repeated, left out" in capsys.readouterr().out
+    trained, held = ({tuple(row) for args, _, loss in losses if loss.requires_grad == grad
+                      for row in args[1]} for grad in (True, False))  # fmt: skip
+    assert len(trained) == 6 and len(held) == 2 and not trained & held
+
+
+def test_a_refused_corpus_writes_nothing(folder):
+    write_jsonl(folder / "one.jsonl", [{"text": "short"}])
+    with pytest.raises(UserError, match="two or more documents"):
+        run_pretrain(
+            folder, text=str(folder / "one.jsonl"), vocabulary=300, out=str(folder / "new")
+        )
+    assert not (folder / "new").exists()
 
 
 def test_the_small_webs_rows_are_documents(folder, monkeypatch):

@@ -135,7 +135,7 @@ def test_bits_are_per_byte_where_letters_have_several():
 def test_documents_of_ones_own_are_shuffled_and_a_quarter_but_500_at_most_held_out(
     folder, monkeypatch
 ):
-    texts = [f"{word}." for word in WORDS] * 240
+    texts = [f"{word} {i}." for i in range(240) for word in WORDS]
     for count, held in ((2, 1), (20, 5), (2400, 500)):
         write_jsonl(folder / "text.jsonl", [{"text": text} for text in texts[:count]])
         calls = spied(monkeypatch, pretrain, "held_out_loss")
