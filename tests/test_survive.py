@@ -384,9 +384,6 @@ def test_other_settings_are_named_with_both_values(folder, monkeypatch):
     ):
         says = f"sft.state was made with {then}, not with {now}: give {then}"
         refused(folder, run_sft, says, **changes)
-    stopped(monkeypatch, 1, run_pretrain, folder, text="", tokens=600)
-    says = "base.state was made without --text: leave it out"
-    refused(folder, run_pretrain, says, tokens=600)
 
 
 def test_a_state_of_a_version_with_other_settings_is_refused(folder, monkeypatch):
@@ -419,6 +416,8 @@ def test_comparisons_are_sampled_anew_only_for_the_same_settings_and_models(fold
     stopped(monkeypatch, 1, sampled_reward, folder)
     says = "reward.state was made with --seed 0, not with --seed 1: give --seed 0"
     refused(folder, sampled_reward, says, seed=1)
+    says = "reward.state was made without --comparisons: leave it out"
+    refused(folder, sampled_reward, says, comparisons=str(folder / "ranked.jsonl"))
     good = (folder / "sft.pt").read_bytes()
     save(folder / "sft.pt", other_weights(model(folder, "sft"), 0.1), {})
     refused(folder, sampled_reward, "reward.state was made from another sft model: put it back")
