@@ -10,7 +10,8 @@ import sys
 import time
 from pathlib import Path
 
-MEMORY = ("batch", "minibatch", "episodes", "k_max", "max_new", "count")  # flags that need it
+# The flags that need memory.
+MEMORY = ("batch", "minibatch", "episodes", "k_max", "max_new", "count", "width")
 
 
 class UserError(Exception):
@@ -107,10 +108,12 @@ def write_whole(path: Path, write) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         write(temporary)
         replace(temporary, path)
-    except (OSError, RuntimeError) as error:  # torch's own is a RuntimeError
+    except (OSError, RuntimeError) as error:
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
-        raise UserError(f"{path} cannot be written: {error}") from None
+        # torch has a RuntimeError of its own for a full disk, which does not say so.
+        reason = error if isinstance(error, OSError) else f"is the disk full? {error}"
+        raise UserError(f"{path} cannot be written: {reason}") from None
 
 
 def write_text(path: str | Path, text: str) -> None:

@@ -112,7 +112,7 @@ def test_a_file_that_stays_locked_stays_as_it_was_after_two_seconds(tmp_path, mo
     assert 2 <= clock.now < 2.3
 
 
-def full_disk(monkeypatch, fails):
+def full_disk(monkeypatch, fails, error=OSError(28, "No space left on device")):
     """torch.save that ends in the middle of those files, by their number, for which fails(n)."""
     written, torch_save = [], torch.save
 
@@ -122,7 +122,7 @@ def full_disk(monkeypatch, fails):
         if fails(len(written)):
             whole = Path(file).read_bytes()
             Path(file).write_bytes(whole[: len(whole) // 2])
-            raise OSError(28, "No space left on device")
+            raise error
 
     monkeypatch.setattr(torch, "save", save_half)
     return written
@@ -159,8 +159,8 @@ def test_a_product_that_cannot_be_written_is_an_error_and_the_last_one_and_the_s
 ):
     before = (folder / "sft.pt").read_bytes()
     each_step(monkeypatch)
-    full_disk(monkeypatch, lambda n: n == 4)
-    with pytest.raises(UserError, match="sft.pt cannot be written: .*No space left"):
+    full_disk(monkeypatch, lambda n: n == 4, RuntimeError("unexpected pos 576 vs 534"))
+    with pytest.raises(UserError, match=r"sft.pt cannot be written: is the disk full\? unexpected"):
         run_sft(folder)  # three steps
     assert (folder / "sft.pt").read_bytes() == before
     monkeypatch.undo()
@@ -384,9 +384,6 @@ def test_other_settings_are_named_with_both_values(folder, monkeypatch):
     ):
         says = f"sft.state was made with {then}, not with {now}: give {then}"
         refused(folder, run_sft, says, **changes)
-    stopped(monkeypatch, 1, run_pretrain, folder, text="", tokens=600)
-    says = "base.state was made without --text: leave it out"
-    refused(folder, run_pretrain, says, tokens=600)
 
 
 def test_a_state_of_a_version_with_other_settings_is_refused(folder, monkeypatch):
@@ -419,6 +416,8 @@ def test_comparisons_are_sampled_anew_only_for_the_same_settings_and_models(fold
     stopped(monkeypatch, 1, sampled_reward, folder)
     says = "reward.state was made with --seed 0, not with --seed 1: give --seed 0"
     refused(folder, sampled_reward, says, seed=1)
+    says = "reward.state was made without --comparisons: leave it out"
+    refused(folder, sampled_reward, says, comparisons=str(folder / "ranked.jsonl"))
     good = (folder / "sft.pt").read_bytes()
     save(folder / "sft.pt", other_weights(model(folder, "sft"), 0.1), {})
     refused(folder, sampled_reward, "reward.state was made from another sft model: put it back")
