@@ -62,7 +62,7 @@ class Config:  # a field is a flag: --seed; FAST is what --fast changes
     FAST = {"tokens": 60_000, "log": 20}
 
 
-def pieces(document: list[int], context: int) -> list[list[int]]:
+def rows_of(document: list[int], context: int) -> list[list[int]]:
     """A document's tokens as rows that fit: each starts with the last token of the one before.
 
     A row's first token is given and not predicted, so every other token is predicted once.
@@ -140,7 +140,7 @@ def main(config: Config) -> dict:
     tokenizer = Tokenizer(train_bpe(texts, config.vocabulary - 1) if config.vocabulary else None)
     shape = (config.context, config.layers, config.heads, config.width)
     model = GPT(GPTConfig(tokenizer.size, *shape)).to(device)
-    documents = [pieces(tokenizer.document(text), config.context) for text in texts]
+    documents = [rows_of(tokenizer.document(text), config.context) for text in texts]
     if not config.text:  # hardly a page of the small web is longer: its rest is left out
         documents = [rows[:1] for rows in documents]
     if len(documents) == 1:  # a whole book, say: its rows are held out as documents are

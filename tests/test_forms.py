@@ -286,7 +286,7 @@ def test_comparisons_of_one_prompt_are_refused_for_what_they_are(folder):
 def test_a_long_document_becomes_rows_that_predict_every_token_once():
     for length in (1, 2, 5, 6, 7, 11, 12, 40):
         document = list(range(length))
-        rows = pretrain.pieces(document, 6)
+        rows = pretrain.rows_of(document, 6)
         assert max(map(len, rows)) <= 6 and rows[0][0] == 0
         assert [token for row in rows for token in row[1:]] == document[1:]
         assert all(len(row) > 1 for row in rows) or length == 1
@@ -297,7 +297,7 @@ def test_one_long_document_is_enough_to_train_on(folder, capsys):
     text = " ".join(f"Row {i} says {i % 7}." for i in range(100))
     write_jsonl(folder / "text.jsonl", [{"text": text}])
     run_pretrain(folder, context=32)
-    rows = pretrain.pieces(TOKENIZER.document(text), 32)
+    rows = pretrain.rows_of(TOKENIZER.document(text), 32)
     held = len(rows) // 4
     assert f"{len(rows) - held} documents in {len(rows) - held} rows" in capsys.readouterr().out
     write_jsonl(folder / "text.jsonl", [{"text": "A short one."}])

@@ -107,10 +107,10 @@ def test_a_file_of_another_kind_is_refused_and_kept(session, tmp_path, capsys):
 
 
 def test_a_broken_file_of_labels_is_refused_and_kept(session, tmp_path, capsys):
-    (tmp_path / "out.jsonl").write_text("{")
+    (tmp_path / "out.jsonl").write_text('{"prompt')
     with pytest.raises(SystemExit) as error:
         session("1 2 3")
-    assert error.value.code == 2 and (tmp_path / "out.jsonl").read_text() == "{"
+    assert error.value.code == 2 and (tmp_path / "out.jsonl").read_text() == '{"prompt'
     assert "line 1 is not JSON" in capsys.readouterr().err
 
 

@@ -87,7 +87,7 @@ def test_pretraining_never_sees_the_documents_whose_loss_it_reports(folder, monk
     held = {tuple(r) for args, _, loss in losses if not loss.requires_grad for r in args[1]}
     order = [record["text"] for record in texts]
     random.Random(0).shuffle(order)
-    rows = [{tuple(row) for text in some for row in pretrain.pieces(TOKENIZER.document(text), 6)}
+    rows = [{tuple(row) for text in some for row in pretrain.rows_of(TOKENIZER.document(text), 6)}
             for some in (order[:-5], order[-5:])]  # fmt: skip
     assert [trained, held] == rows  # whole documents are held out, a quarter of twenty
     assert max(map(len, trained | held)) == 6  # a longer one takes several rows

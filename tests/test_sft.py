@@ -90,7 +90,7 @@ def test_pretraining_batches_hold_every_document_once_and_little_padding():
 
 def test_bits_per_byte_are_of_the_bytes_that_were_predicted(tmp_path):
     # A model of random weights, never trained: every document is held out or of no effect.
-    texts = [{"text": "one two three. " * n} for n in (3, 1, 2, 2)]
+    texts = [{"text": "one two three. " * n} for n in (3, 1, 2, 4)]
     write_jsonl(tmp_path / "text.jsonl", texts)
     metrics = pretrain.main(pretrain.Config(text=str(tmp_path / "text.jsonl"), tokens=1, lr=0.0,
                                             layers=1, heads=2, width=16, out=str(tmp_path),
@@ -106,10 +106,13 @@ def test_bits_per_byte_are_of_the_bytes_that_were_predicted(tmp_path):
     assert metrics["bits_per_byte"] == pytest.approx(nats / math.log(2) / predicted, rel=1e-5)
 
 
-def test_a_corpus_without_a_word_is_survived(tmp_path):
-    write_jsonl(tmp_path / "text.jsonl", [{"text": ""}] * 3)
+def test_a_corpus_without_a_word_is_refused_and_one_of_a_letter_each_is_not(tmp_path):
     config = pretrain.Config(text=str(tmp_path / "text.jsonl"), tokens=1, layers=1, heads=2,
                              width=16, out=str(tmp_path), device="cpu")  # fmt: skip
+    write_jsonl(tmp_path / "text.jsonl", [{"text": ""}, {"text": " \n"}, {"text": ""}])
+    with pytest.raises(UserError, match="needs two or more documents"):
+        pretrain.main(config)
+    write_jsonl(tmp_path / "text.jsonl", [{"text": "a"}, {"text": "b"}])
     assert pretrain.main(config)["bits_per_byte"] >= 0 and (tmp_path / "base.pt").exists()
 
 
