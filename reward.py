@@ -192,9 +192,11 @@ def write_unranked(config: Config, records: list[dict]) -> dict:
     for record in records:
         record["completions"] = list(dict.fromkeys(record["completions"]))
     records = [record for record in records if len(record["completions"]) > 1]
+    if not records:
+        raise UserError("the responses to each prompt are alike: there is nothing to rank")
     write_jsonl(file, records)
     again = f" --round {config.round}" if config.round > 1 else ""
-    print(f"wrote {len(flat(records))} unlike responses to {len(records)} prompts; now\n"
+    print(f"wrote {len(flat(records))} different responses to {len(records)} prompts; now\n"
           f"  python -m data.label --comparisons {file} --out {ranked}\n"
           f"  python reward.py --comparisons {ranked}{again} --out {config.out} "
           "--demonstrations FILE")  # fmt: skip

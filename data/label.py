@@ -104,7 +104,8 @@ def write_answers(
 ) -> None:
     """Writes the models' answers for people to rank, shuffled and unnamed, and a key to the names.
 
-    An answer that several models gave stands there once. A prompt with one answer is left out.
+    An answer that several models gave stands there once. A prompt with one answer is left out;
+    raises UserError if all are.
     """
     rng, unnamed, key = random.Random(seed), [], []
     for i, prompt in enumerate(prompts):
@@ -114,6 +115,8 @@ def write_answers(
             unnamed.append({"prompt": prompt, "completions": texts})
             places = {name: texts.index(mine[i]) for name, mine in answers.items()}
             key.append({**unnamed[-1], "places": places})
+    if not unnamed:
+        raise UserError("all models answer alike: there is nothing to rank")
     write_jsonl(f"{out}/answers.jsonl", unnamed)
     write_jsonl(f"{out}/answers_key.jsonl", key)
     file, ranked = f"{out}/answers.jsonl", f"{out}/preferences.jsonl"

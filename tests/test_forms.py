@@ -378,6 +378,11 @@ def test_equal_responses_are_collected_once(own, monkeypatch):
     found = [c["completions"] for c in lines(own, "unranked")]
     assert len(found) == 11 and {len(texts) for texts in found} <= {2, 3}
     assert all(texts == ["a", "b", "c"][: len(texts)] for texts in found)
+    monkeypatch.setattr(reward, "sample_responses", lambda policy, tokenizer, prompts, counts, most:
+                        [["same"] * k for k in counts])  # fmt: skip
+    with pytest.raises(UserError, match="there is nothing to rank"):
+        collected(own)
+    assert [c["completions"] for c in lines(own, "unranked")] == found
 
 
 def ranked(folder, name, marks):

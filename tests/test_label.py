@@ -167,6 +167,12 @@ def test_models_answers_are_written_without_names_in_another_order_for_each_prom
     assert len(set(orders)) == 6 and max(map(orders.count, orders)) < 30
 
 
+def test_models_that_answer_alike_leave_nothing_to_rank(tmp_path):
+    with pytest.raises(UserError, match="all models answer alike"):
+        label.write_answers(tmp_path, PROMPTS[:1], {"sft": ["a"], "ppo": ["a"]}, seed=0)
+    assert not (tmp_path / "answers.jsonl").exists()
+
+
 def test_what_people_prefer_is_counted_for_each_pair_of_models_ties_left_out(tmp_path):
     label.write_answers(tmp_path, PROMPTS, ANSWERS, seed=0)
     ranked = as_ranked(tmp_path, {"Say 0.": "Aax", "Say 2.": "Cc", "Say 3.": "dy", "Say 4.": "zeE"})
