@@ -342,7 +342,8 @@ def main(config: Config) -> dict:
         records = read(config.prompts, "prompts", tokenizer, context)[: config.count]
         prompts = list(dict.fromkeys(record["prompt"] for record in records))
         answers = answer(config, prompts, models, tokenizer, device)
-        label.write_answers(config.out, prompts, answers, config.seed)
+        if len(answers) > 1:
+            label.write_answers(config.out, prompts, answers, config.seed)
         return answers
     reward_model, _ = load_round(out, "reward", 1, tokenizer.size, device)
     # 1. The best few-shot format, chosen on validation prompts.

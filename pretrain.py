@@ -118,8 +118,9 @@ def read_corpus(config: Config, rng: random.Random):
         return tqdm(make.corpus(many), "corpus", many, leave=False, disable=None)
     records = read(config.text, "texts")
     texts = list(dict.fromkeys(r["text"] for r in records if r["text"].strip()))
-    print(f"{config.text}: {len(records):,} documents | "
-          f"{len(records) - len(texts):,} empty or repeated, left out")  # fmt: skip
+    left_out = len(records) - len(texts)
+    print(f"{config.text}: {len(records):,} documents"
+          + f" | {left_out:,} left out, empty or repeated" * (left_out > 0))  # fmt: skip
     rng.shuffle(texts)
     return texts
 

@@ -310,7 +310,7 @@ def test_repeated_and_empty_documents_are_left_out(folder, capsys, monkeypatch):
     texts = [f"It is {i}." for i in range(8)]
     write_jsonl(folder / "text.jsonl", [{"text": text} for text in [*texts, "", *texts, " \n"]])
     run_pretrain(folder)
-    assert "text.jsonl: 18 documents | 10 empty or repeated, left out" in capsys.readouterr().out
+    assert "text.jsonl: 18 documents | 10 left out, empty or repeated" in capsys.readouterr().out
     trained, held = ({tuple(row) for args, _, loss in losses if loss.requires_grad == grad
                       for row in args[1]} for grad in (True, False))  # fmt: skip
     assert len(trained) == 6 and len(held) == 2 and not trained & held
