@@ -17,7 +17,7 @@ from data.files import UserError, is_out_of_memory, located, write_whole
 from model import GPT, GPTConfig, ScalarGPT
 
 SECONDS = 15  # between two states of a training loop, at least
-SHARE = 1 / 20  # of the time may go into writing them
+SHARE = 1 / 50  # of the time may go into writing them: minutes apart for large models
 UNCHECKED = ("resume", "out", "device", "log", "snapshots", "iterations")  # may change in between
 
 

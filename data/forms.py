@@ -242,7 +242,7 @@ def read(path: str | Path, kind: str, tokenizer=None, context: int = 0) -> list[
             raise UserError(f"{path}, {where} {error}") from None
         lacking = [key for key in keys if key not in record]
         if lacking:
-            has = ", ".join(f'"{key}"' for key in entry) or "nothing"
+            has = ", ".join(json.dumps(key, ensure_ascii=False) for key in entry) or "nothing"
             raise UserError(f'{path}, {where} has {has} and lacks "{lacking[0]}": {kind} are '
                             f"{{{', '.join(keys)}}} or a form of data/README.md")  # fmt: skip
         found.append((where, record))

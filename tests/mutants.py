@@ -416,7 +416,7 @@ MUTANTS = [
      "if not (root / path).exists()", SURVIVE, "any_folder"),
     ("data/files.py", '"ALLOC_FAILED")', '"FULL")', SURVIVE, "flags_that_help"),
     ("data/checkpoints.py", "(written - begun) / SHARE", "(written - begun) * SHARE", SURVIVE,
-     "twentieth"),
+     "fiftieth"),
     ("data/checkpoints.py", "value = [zlib.crc32(file.read_bytes())]", "value = []", SURVIVE,
      "edited"),
     ("data/checkpoints.py", "        (some @ some).sum().item()\n", "", SURVIVE, "gpu_that_works"),

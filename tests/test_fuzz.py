@@ -10,7 +10,7 @@ from data import world
 from data.checkpoints import load
 from data.convert import read_gpt2_vocabulary, read_safetensors
 from data.files import UserError
-from data.forms import read_jsonl
+from data.forms import KINDS, read, read_jsonl
 from data.judges import RATES
 from data.labelers import features, gold
 from data.tokenizer import Tokenizer, read_ranks
@@ -46,25 +46,37 @@ def of_bytes(content: bytes, read):
 
 
 @settings
-@given(st.binary(max_size=200), st.sets(st.sampled_from(KEYS), max_size=2))
-def test_jsonl_of_any_bytes(content, keys):
-    of_bytes(content, lambda file: read_jsonl(file, *keys))
+@given(st.binary(max_size=200), st.sampled_from(list(KINDS)))
+def test_files_of_any_bytes(content, kind):
+    of_bytes(content, lambda file: read(file, kind))
+
+
+FORMS = ("messages", "conversations", "instruction", "input", "output", "system", "label", "flags")
+roles = st.sampled_from(["system", "user", "assistant", "tool"])
+talks = st.lists(st.fixed_dictionaries({"role": roles, "content": plain}))
+entries = st.dictionaries(
+    st.sampled_from(KEYS + FORMS) | st.text(max_size=3), values | talks, max_size=5
+)
 
 
 @settings
-@given(st.lists(records, max_size=4), st.sets(st.sampled_from(KEYS), max_size=3))
-def test_jsonl_of_any_records_has_the_asked_keys_and_types(lines, keys):
-    text = "\n".join(json.dumps(line) for line in lines)
-    for record in of_bytes(text.encode(), lambda file: read_jsonl(file, *keys)) or []:
-        for key in keys:
-            assert isinstance(record[key], list if key in ("completions", "ranks") else str)
+@given(st.lists(records | entries, min_size=1, max_size=4), st.sampled_from(list(KINDS)))
+def test_files_of_any_records_have_the_asked_keys_and_types(lines, kind):
+    for text in ("\n".join(map(json.dumps, lines)), json.dumps(lines)):
+        room = (TOKENIZER, 24) if kind != "texts" else ()
+        for record in of_bytes(text.encode(), lambda file: read(file, kind, *room)) or []:
+            for key in KINDS[kind]:
+                assert isinstance(record[key], list if key in ("completions", "ranks") else str)
+            texts = record.get("completions", []) if kind in ("outputs", "comparisons") else []
+            assert all(isinstance(text, str) for text in texts) and len(texts) != 1
+            assert kind != "comparisons" or len(record["ranks"]) == len(texts)
 
 
 @settings
 @given(st.binary(max_size=400))
 def test_vocabularies_weights_and_checkpoints_of_any_bytes(content):
-    for read in (read_ranks, read_safetensors, lambda file: load(file, "x", 10)):
-        of_bytes(content, read)
+    for reader in (read_ranks, read_safetensors, lambda file: load(file, "x", 10)):
+        of_bytes(content, reader)
 
 
 @settings

@@ -178,8 +178,8 @@ def test_a_state_that_cannot_be_removed_is_no_error(folder, monkeypatch):
     run_sft(folder)
 
 
-def test_states_take_a_twentieth_of_the_time(folder, monkeypatch):
-    """A step takes 4 s, and a state 3 s: the second one 60 s after the first."""
+def test_states_take_a_fiftieth_of_the_time(folder, monkeypatch):
+    """A step takes 4 s, and a state 3 s: the second one 150 s after the first."""
     clock, steps, loss = Clock(monkeypatch), [], sft.sft_loss
 
     def slow(state, settings, step, *rest):
@@ -193,8 +193,8 @@ def test_states_take_a_twentieth_of_the_time(folder, monkeypatch):
     monkeypatch.setattr(sft, "sft_loss", four_seconds)
     monkeypatch.setattr(checkpoints, "keep", slow)
     monkeypatch.setattr(sft, "held_out_loss", lambda *args: 0.0)
-    run_sft(folder, epochs=40)
-    assert steps == [4, 19, 34]  # after 16 s (SECONDS is 15), then every 60
+    run_sft(folder, epochs=90)
+    assert steps == [4, 42, 80]  # after 16 s (SECONDS is 15), then every 150
     steps.clear()
     monkeypatch.setattr(checkpoints, "keep", lambda state, settings, step, *x: steps.append(step))
     run_sft(folder, epochs=10)
