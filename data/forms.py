@@ -15,7 +15,6 @@ import json
 import os
 import re
 import zlib
-from collections import Counter
 from pathlib import Path
 
 from data.files import UserError, located
@@ -121,8 +120,8 @@ def conversation(value) -> list[tuple[str, str]]:
             return [("", text)]
         parts = re.split(r"(?:^|\n\n)(Human|Assistant):", text)
         turns = [(role.lower(), text.strip()) for role, text in zip(parts[1::2], parts[2::2])]
-        value = [{"role": "assistant" if role == "assistant" else "user", "content": text}
-                 for role, text in turns if text or role == "assistant"]  # fmt: skip
+        value = [{"role": role, "content": text} for role, text in turns
+                 if text or role == "assistant"]  # fmt: skip
     messages = []
     for message in value:
         role = message.get("role", message.get("from"))
@@ -295,8 +294,8 @@ def fitting(path, kind: str, found: list[tuple[str, dict]], tokenizer, context: 
             if len(record["completions"]) < 2:
                 continue
         kept.append(record)
-    counts = Counter(json.dumps(record, sort_keys=True) for _, record in found)
-    twice, said = len(found) - len(counts), [f"{len(found):,} {kind}"]
+    unlike = {json.dumps(record, sort_keys=True) for _, record in found}
+    twice, said = len(found) - len(unlike), [f"{len(found):,} {kind}"]
     if twice:
         said.append(f"{twice:,} are repeats")
     if skipped:
