@@ -66,7 +66,8 @@ class Attention(nn.Module):
             k, v, visible = remember(k, v, positions, cache)
         # (B,H,T,D) @ (B,H,D,M) -> (B,H,T,M), M = T without a cache
         att = q @ k.transpose(-2, -1) / math.sqrt(q.shape[-1])
-        att = att.masked_fill(~visible, -torch.inf).softmax(dim=-1)
+        # The mask is small and is added: masked_fill would copy all scores, and their gradient.
+        att = (att + torch.where(visible, 0.0, -torch.inf)).softmax(dim=-1)
         # (B,H,T,M) @ (B,H,M,D) -> (B,H,T,D) -> (B,T,C)
         y = (att @ v).transpose(1, 2).reshape(B, T, C)
         return self.proj(y)
@@ -303,7 +304,7 @@ def generate(model: GPT, prompts: list[list[int]], max_new: int, eos: int, tempe
             if len(running) == 0:
                 break
             if len(running) < 0.8 * len(done):
-                cache = cache.index_select(2, running)
+                cache = keep_rows(cache, running)
                 rows, lengths = rows[running], lengths[running]
                 token, done = token[running], done[running]
         # A row with a full context is done, but may not be dropped yet: it stays inside the cache.
@@ -336,33 +337,56 @@ def remember(k, v, positions, cache):
 def read_prompts(model: GPT, prompts: list[list[int]], cache):
     """Fills the cache with all prompts at once; the output at each one's last token: (B,C).
 
-    What all prompts begin with is read only once, which halves the time of answers behind a page of
-    examples. Padding writes to the cache as well, but a row overwrites that before it can see it.
+    A prompt that comes K times is read once, and so is what all prompts begin with, which halves
+    the time of answers behind a page of examples. Padding writes to the cache as well, but a row
+    overwrites that before it can see it.
     """
     device = model.wte.weight.device
-    tokens = pad_rows(prompts, model.config.vocab_size, device)
+    numbers = {prompt: i for i, prompt in enumerate(dict.fromkeys(map(tuple, prompts)))}
+    tokens = pad_rows(list(map(list, numbers)), model.config.vocab_size, device)
     B, T = tokens.shape
     positions = torch.arange(T, device=device).expand(B, T)
     alike = (tokens == tokens[:1]).all(dim=0).long().cumprod(dim=0).sum().item()
     shared = min(alike, min(map(len, prompts)) - 1)
     if shared:
         model.hidden(tokens[:1, :shared], positions[:1, :shared], cache[:, :, :1, :, :shared])
-        cache[:, :, 1:, :, :shared] = cache[:, :, :1, :, :shared]
-    hidden = model.hidden(tokens[:, shared:], positions[:, shared:], cache[:, :, :, :, :T])
-    last = torch.tensor([len(p) - 1 - shared for p in prompts], device=device)
-    return hidden[torch.arange(B, device=device), last]
+        cache[:, :, 1:B, :, :shared] = cache[:, :, :1, :, :shared]
+    hidden = model.hidden(tokens[:, shared:], positions[:, shared:], cache[:, :, :B, :, :T])
+    last = torch.tensor([len(p) - 1 - shared for p in numbers], device=device)
+    hidden = hidden[torch.arange(B, device=device), last]
+    copies = torch.tensor([numbers[tuple(prompt)] for prompt in prompts], device=device)
+    keep_rows(cache, copies)
+    return hidden[copies]
 
 
-def hidden_by_length(model: GPT, tokens, parts: int = 4):
+def keep_rows(cache, rows):
+    """The cache (L,2,B,H,M,D) of some rows (n,), a row as often as it is named: (L,2,n,H,M,D).
+
+    In place, a layer's keys or values at a time: new memory for all would take longer than a token.
+    """
+    for part in cache.flatten(0, 1):
+        part[: len(rows)] = part[rows]
+    return cache[:, :, : len(rows)]
+
+
+PART = 256  # what a part costs besides its tokens, in tokens: measured on two CPU cores
+
+
+def hidden_by_length(model: GPT, tokens):
     """`model.hidden` of padded rows, in parts from short to long: padding is hardly computed.
 
-    tokens (B,T) -> (B,T,C), 0 beyond the longest row of its part, where all is padding. Rows have
-    unequal lengths, so it takes a third off the passes of PPO and of the reward model.
+    tokens (B,T) -> (B,T,C), 0 beyond the longest row of its part, where all is padding. A further
+    part pays where it saves more tokens than its small operations cost: rows of one length are one
+    part. With PPO's lengths it takes a third off a pass.
     """
     lengths, order = (tokens != model.config.vocab_size).sum(dim=1).sort()
-    hidden = []
-    # A GPU is waited for once, and not at every part's slice.
-    for rows, mine in zip(order.chunk(parts), lengths.cpu().chunk(parts)):
+    lengths = lengths.cpu()  # a GPU is waited for once, and not at every part's slice
+
+    def cost(parts):
+        return sum(len(mine) * mine[-1] + PART for mine in lengths.chunk(parts))
+
+    parts, hidden = min(range(1, 9), key=cost), []
+    for rows, mine in zip(order.chunk(parts), lengths.chunk(parts)):
         short = model.hidden(tokens[rows, : mine[-1]])
         hidden.append(F.pad(short, (0, 0, 0, tokens.shape[1] - short.shape[1])))
     return torch.cat(hidden)[order.argsort()]  # in the order of the tokens again
@@ -375,15 +399,19 @@ def rows_that_fit(config: GPTConfig, longest: int, most: int) -> int:
 
 
 def sample_texts(
-    model: GPT, tokenizer, rows: list[list[int]], max_new: int, temperature=1.0, most: int = 256
+    model: GPT, tokenizer, rows: list[list[int]], max_new: int, temperature=1.0
 ) -> list[str]:
-    """How the model goes on after each row of tokens, in batches of `most` rows or fewer."""
+    """How the model goes on after each row of tokens."""
     longest = min(model.config.context, max(map(len, rows)) + max_new)
-    size, texts = rows_that_fit(model.config, longest, most), []
+    size, texts = rows_that_fit(model.config, longest, 512), {}
+    # Similar lengths together: less padding, and whole batches finish early.
+    order = sorted(range(len(rows)), key=lambda i: len(rows[i]))
     for at in tqdm(range(0, len(rows), size), "sampling", leave=False, disable=None):
-        responses = generate(model, rows[at : at + size], max_new, tokenizer.eos, temperature)
-        texts += [tokenizer.decode(response) for response in responses]
-    return texts
+        some = order[at : at + size]
+        asked = [rows[i] for i in some]
+        responses = generate(model, asked, max_new, tokenizer.eos, temperature)
+        texts.update(zip(some, map(tokenizer.decode, responses)))
+    return [texts[i] for i in range(len(rows))]
 
 
 def sample_responses(
@@ -391,12 +419,8 @@ def sample_responses(
 ) -> list[list[str]]:
     """counts[i] responses to prompts[i], each list in the order of the prompts."""
     rows = [tokenizer.prompt(p) for p, k in zip(prompts, counts) for _ in range(k)]
-    # Similar lengths together: less padding, and whole batches finish early.
-    order = sorted(range(len(rows)), key=lambda i: len(rows[i]))
-    texts = sample_texts(model, tokenizer, [rows[i] for i in order], max_new, most=512)
-    back = dict(zip(order, texts))
-    ends = itertools.accumulate(counts)
-    return [[back[i] for i in range(end - k, end)] for end, k in zip(ends, counts)]
+    texts = iter(sample_texts(model, tokenizer, rows, max_new))
+    return [list(itertools.islice(texts, k)) for k in counts]
 
 
 @torch.no_grad()

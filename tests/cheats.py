@@ -58,7 +58,8 @@ DRAW_BODY = """    if temperature == 0:
 """
 DRAWN = "    drawn = torch.rand(len(below), 1, device=below.device) * below[:, -1:]\n"
 ATTENTION = """        att = q @ k.transpose(-2, -1) / math.sqrt(q.shape[-1])
-        att = att.masked_fill(~visible, -torch.inf).softmax(dim=-1)
+        # The mask is small and is added: masked_fill would copy all scores, and their gradient.
+        att = (att + torch.where(visible, 0.0, -torch.inf)).softmax(dim=-1)
         # (B,H,T,M) @ (B,H,M,D) -> (B,H,T,D) -> (B,T,C)
         y = (att @ v).transpose(1, 2).reshape(B, T, C)
 """

@@ -208,7 +208,7 @@ BATCH = {"pad_rows: copy to the GPU": 2}  # tokens and mask
 RANKS = {"collate: copy to the GPU": 1, "train: index_put_ by mask": 1, "train: index by mask": 1}
 PTX = [{"pad_rows: copy to the GPU": 1}, LOGPROBS]
 SAMPLING = {"generate: copy to the GPU": 1, "pad_rows: copy to the GPU": 1, "read_prompts: item": 1,
-            "read_prompts: copy to the GPU": 1, "generate: copy to the CPU": 1}  # fmt: skip
+            "read_prompts: copy to the GPU": 2, "generate: copy to the CPU": 1}  # fmt: skip
 ROLLOUT = [SAMPLING, BATCH, LOGPROBS, LOGPROBS, LENGTHS, LENGTHS, {"rollout: copy to the GPU": 1}]
 METRICS = {"rollout_metrics: item": 6, "mean_of: item": 4}
 STEP = [LOGPROBS, LENGTHS]  # of PPO: the policy's and the value network's

@@ -52,19 +52,19 @@ def test_the_taxes_are_1_for_whoever_has_kept_the_skills(folder, monkeypatch):
 
     monkeypatch.setattr(evaluate, "sample_texts", sampled)
     base = GPT(GPTConfig(TOKENIZER.size, context=256, layers=1, heads=2, width=16))
-    likes = []
+    read, liked = [], torch.tensor([-1.0, -2, -3, -4]).repeat(10)
 
     def logprobs(tokens, mask):  # of four ways the first, the story's own, is the likeliest
-        likes.append(len(tokens))
-        return mask * torch.tensor([-1.0, -2, -3, -4])[:, None]
+        read.append(len(tokens))
+        return mask * liked[:, None]
 
     monkeypatch.setattr(base, "logprobs", logprobs)
     found = evaluate.taxes(base, TOKENIZER, closed, 10, 64)
     assert found == {"tax_lomi": [1.0] * 10, "tax_reading": [1.0] * 10, "tax_cloze": [1.0] * 10}
-    assert temperatures == [0.0] and likes == [4] * 10
-    right[0], right[10] = "wrong", "wrong"
+    assert temperatures == [0.0] and read == [40]  # in one batch
+    right[0], right[10], liked[7] = "wrong", "wrong", -0.5
     found = evaluate.taxes(base, TOKENIZER, closed, 10, 64)
-    assert [sum(v) for v in found.values()] == [9, 9, 10]
+    assert [sum(v) for v in found.values()] == [9, 9, 9] and found["tax_cloze"][1] == 0
 
 
 def test_a_page_of_examples_has_right_answers_to_training_prompts_of_four_uses():

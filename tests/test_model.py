@@ -10,6 +10,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 import torch.nn.functional as F
+from small import spied
 
 import model as m
 from data.checkpoints import checksum, load, pick_device, save
@@ -178,20 +179,33 @@ def test_values_are_read_before_their_token_and_masked():
     torch.testing.assert_close(model.values(tokens, mask)[1], values[1], **CLOSE)
 
 
-@pytest.mark.parametrize("parts", [1, 2, 3, 9])
-def test_rows_in_parts_give_the_same_outputs_and_gradients(parts):
+@pytest.mark.parametrize("price, parts", [(1000, 1), (16, 2), (3, 3), (0, 5)])
+def test_rows_in_parts_give_the_same_outputs_and_gradients(price, parts, monkeypatch):
+    monkeypatch.setattr(m, "PART", price)
     prompts = [[1], [2, 3], [4], [5], [6] * 9]
     responses = [[7] * 5, [8], [9] * 11, [1, 2], [3]]
     tokens, _ = m.tokens_and_mask(prompts, responses, PAD, 32)
     real, gradients = (tokens != PAD)[:, :, None], []
+    calls = spied(monkeypatch, m.GPT, "hidden")
     for whole in (True, False):
         model = tiny()
-        hidden = model.hidden(tokens) if whole else m.hidden_by_length(model, tokens, parts)
+        calls.clear()
+        hidden = model.hidden(tokens) if whole else m.hidden_by_length(model, tokens)
+        assert len(calls) == (1 if whole else parts)
         assert hidden.shape == (5, 12, 16)
         ((hidden * real) ** 2 * torch.arange(1, 6)[:, None, None]).sum().backward()
         grads = [p.grad for p in model.parameters() if p.grad is not None]
         gradients.append((hidden * real, grads))
     torch.testing.assert_close(gradients[0], gradients[1], rtol=1e-4, atol=1e-4)
+
+
+def test_rows_are_in_as_many_parts_as_pay(monkeypatch):
+    model, calls = m.GPT(m.GPTConfig(V, layers=1, width=16)), spied(monkeypatch, m.GPT, "hidden")
+    cases = ([40] * 30, [40]), ([10] * 20 + [30] * 20, [10, 30]), ([1, 256], [256])
+    for lengths, widths in cases:
+        calls.clear()
+        m.hidden_by_length(model, m.pad_rows([[1] * n for n in lengths], PAD))
+        assert [args[1].shape[1] for args, _, _ in calls] == widths
 
 
 def test_copy_body_copies_all_but_the_scalar_head():
@@ -236,6 +250,14 @@ def test_prompts_with_a_common_beginning_are_continued_alike(prefix):
     expected = [slow_greedy(model, p, 8, -1) for p in prompts]
     assert m.generate(model, prompts, 8, -1, temperature=0) == expected
     assert m.generate(model, [prefix] * 3, 8, -1, temperature=0) == [expected[0]] * 3
+
+
+def test_a_prompt_that_comes_again_is_read_once(monkeypatch):
+    model, prompts = tiny(seed=3), [[1, 2], [3], [1, 2], [4, 4, 9], [3]]
+    expected = [slow_greedy(model, p, 8, -1) for p in prompts]
+    calls = spied(monkeypatch, m.GPT, "hidden")
+    assert m.generate(model, prompts, 8, -1, temperature=0) == expected
+    assert calls[0][0][1].shape == (3, 3)  # three rows, of three tokens with their padding
 
 
 def test_samples_respect_max_new_context_eos_and_never_hold_pad():
@@ -286,9 +308,14 @@ def test_texts_are_sampled_in_batches_that_fit(monkeypatch):
     rows = [[i] * 3 for i in range(20)]
     assert m.sample_texts(tiny(), tokenizer, rows, 4) == list(map(str, rows))
     assert sizes == [7, 7, 6]  # of 3 + 4 tokens
-    sizes.clear()
-    m.sample_texts(tiny(), tokenizer, rows, 4, most=5)
-    assert sizes == [5] * 4
+
+
+def test_texts_are_sampled_from_short_to_long_and_come_in_the_order_asked(monkeypatch):
+    read = []
+    monkeypatch.setattr(m, "generate", lambda model, rows, *rest: read.extend(rows) or rows)
+    rows = [[1] * n for n in (5, 2, 9, 2, 7)]
+    texts = m.sample_texts(tiny(), SimpleNamespace(decode=len, eos=0), rows, 4)
+    assert texts == [5, 2, 9, 2, 7] and list(map(len, read)) == [2, 2, 5, 7, 9]
 
 
 def test_texts_are_sampled_at_the_temperature_and_the_length_asked_for(monkeypatch):

@@ -77,15 +77,31 @@ def test_pretraining_loss_is_the_mean_over_all_tokens_but_the_first():
 def test_pretraining_batches_hold_every_document_once_and_little_padding():
     rng = random.Random(0)
     rows = [[i] * rng.randint(1, 40) for i in range(3000)]  # more than a pool of 2,048
-    groups, seen = batches(rows, 100, random.Random(1)), []
+    config = pretrain.Config(batch=100, growth=1.0, tokens=sum(map(len, rows)) + 300)
+    groups, seen = batches(rows, config, random.Random(1)), []
     while len(seen) < len(rows):
         group = next(groups)
         assert len(group) == 1 or len(group) * max(map(len, group)) <= 100
         seen += group
     every_document_once = sorted(seen) == sorted(rows)
     assert every_document_once  # where CI is set, pytest would take minutes to show how they differ
-    again = [next(groups) for _ in range(5)]  # and from the start
+    again = list(groups)  # and from the start, until the tokens are used up
     assert all(row in rows[:2048] for group in again for row in group)
+    tokens = [sum(map(len, group)) for group in again]
+    assert sum(tokens[:-1]) < 300 <= sum(tokens)
+
+
+def test_pretraining_batches_grow_evenly():
+    rows = [[i] * 10 for i in range(2048)]  # a pool, which is read eight times
+    config = pretrain.Config(batch=100, growth=5.0, tokens=8 * 20_480)
+    groups, sizes = batches(rows, config, random.Random(0)), []
+    for _ in range(8):
+        pool = []
+        while len(pool) < 2048:
+            pool += (group := next(groups))
+            sizes.append(len(group))
+    assert next(groups, None) is None
+    assert sorted(set(sizes) - {2048 % n for n in set(sizes)}) == [10, 15, 20, 25, 30, 35, 40, 45]
 
 
 def test_bits_per_byte_are_of_the_bytes_that_were_predicted(tmp_path):
