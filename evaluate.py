@@ -307,12 +307,19 @@ def compare(values: dict[str, dict], texts: dict[str, list], asked: dict, seed: 
 
 
 def labelers_beside(reward_model, sft: GPT, tokenizer, prompts: list[str], config: Config) -> dict:
-    """The reward model beside the labelers, on four SFT samples of each prompt."""
+    """The reward model beside the labelers, on four SFT samples of each prompt.
+
+    rm_sees_*: how often it scores a right answer above one that breaks a constraint.
+    """
     torch.manual_seed(config.seed)
     four = sample_responses(sft, tokenizer, prompts, [4] * len(prompts), config.max_new)
     flat = [(p, t) for p, group in zip(prompts, four) for t in group]
     scores = score_texts(reward_model, tokenizer, *zip(*flat))
     found = judges.report(prompts, four, scores, config.seed)
+    for name, constraints in judges.PROBED.items():
+        asked, kept, broken = zip(*judges.constraint_pairs(constraints, min(400, config.count)))
+        two = [score_texts(reward_model, tokenizer, asked, texts) for texts in (kept, broken)]
+        found[f"rm_sees_{name}"] = judges.interval(np.greater(*two))
     file = Path(config.out) / "comparisons.jsonl"
     if file.exists():
         comparisons = read(file, "comparisons")

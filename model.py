@@ -369,7 +369,7 @@ def keep_rows(cache, rows):
     return cache[:, :, : len(rows)]
 
 
-PART = 256  # what a part costs besides its tokens, in tokens: measured on two CPU cores
+PART = 128  # what a part costs besides its tokens, in tokens: measured on two CPU cores
 
 
 def hidden_by_length(model: GPT, tokens):

@@ -41,9 +41,9 @@ TOKENS_PER_DOCUMENT = 45  # of the small web, rounded, so that hardly a document
 @dataclass
 class Config:  # a field is a flag: --seed; FAST is what --fast changes
     tokens: int = option(4_200_000, "training tokens")
-    batch: int = option(256, "tokens of the first steps, padding included")
-    growth: float = option(5.0, "the last steps have so many times the tokens", least=1)
-    lr: float = option(2e-3, "peak learning rate of AdamW")
+    batch: int = option(256, "tokens per step at first, padding included")
+    growth: float = option(0.3, "later, tokens per step for 1,000 tokens trained on so far")
+    lr: float = option(1.5e-3, "peak learning rate of AdamW")
     warmup: float = option(0.05, "share of the tokens with rising learning rate")
     decay: float = option(0.2, "share of the tokens with falling learning rate, at the end")
     weight_decay: float = option(0.1, "on matrices, not on biases and LayerNorms")
@@ -77,13 +77,13 @@ def batches(rows: list[list[int]], config: Config, rng: random.Random):
 
     Sorting only within pools of rows keeps kinds of documents mixed and padding small.
 
-    The batch grows evenly from pool to pool. Early on a small one is enough to know the way; later
-    the gradient is mostly noise, which a larger one averages, and larger steps use the machine
-    better: here it saves a third of the time, at no higher a loss.
+    Batches grow from pool to pool, as GPT-3's did in its first part (Brown et al. 2020, appendix
+    B). At first a small one shows the way well enough. The better the model, the more of its
+    gradient is noise, and a larger batch averages it. Fewer and larger steps take less time.
     """
     seen = 0
     for start in itertools.cycle(range(0, len(rows), 2048)):
-        size = config.batch * (1 + (config.growth - 1) * seen / config.tokens)
+        size = max(config.batch, config.growth / 1000 * seen)
         groups = [[]]
         for row in sorted(rows[start : start + 2048], key=len):
             if groups[-1] and (len(groups[-1]) + 1) * len(row) > size:

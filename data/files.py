@@ -11,7 +11,7 @@ import time
 from pathlib import Path
 
 # The flags that need memory.
-MEMORY = ("batch", "growth", "minibatch", "episodes", "k_max", "max_new", "count", "width")
+MEMORY = ("batch", "minibatch", "episodes", "k_max", "max_new", "count", "width")
 
 
 class UserError(Exception):

@@ -9,8 +9,9 @@ paper claims and measured.
 """
 
 import itertools
+import random
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Callable
 
 import numpy as np
@@ -191,6 +192,32 @@ def report(
         results["rm_ceiling"].append(concordance(true, heldout, ties=True))
         results["rm_clear"].append(concordance(mine, true, clear=0.499))
     return {name: interval(*zip(*pairs)) for name, pairs in results.items()}
+
+
+PROBED = {"count": ("count",), "mention": ("mention",), "avoid": ("avoid",),
+          "two": ("count", "mention")}  # fmt: skip
+
+
+def constraint_pairs(names: tuple[str, ...], n: int) -> list[tuple[str, str, str]]:
+    """(prompt, right answer, the same but for a constraint) of n validation prompts for a text.
+
+    The other answer is right for the same prompt with another number of sentences, another word to
+    use, or the word in it that was not to be used. So only who checks constraints can tell.
+    """
+    rng, pairs = random.Random(" ".join(names)), []
+    tasks = [task for task in world.TASKS if "count" in task.limits]
+    while len(pairs) < n:
+        prompt = world.sample(rng, "valid", tasks, limits=names)
+        request, name = world.parse(prompt), rng.choice(names)
+        words = world.NUMBERS[1:4] if name == "count" else world.free_words(request.task)
+        changed = (
+            {"mention": request.limits[name]} if name == "avoid" else {name: rng.choice(words)}
+        )
+        kept = {k: v for k, v in request.limits.items() if k != name}
+        other = world.answer(replace(request, limits=kept | changed), rng)
+        if not satisfied(prompt, other):
+            pairs.append((prompt, world.answer(request, rng), other))
+    return pairs
 
 
 def win_rate(prompts: list[str], one: list[str], other: list[str], seed: int) -> dict:

@@ -81,7 +81,7 @@ def optimizers_of(monkeypatch, kind) -> list:
 
 
 def run_pretrain(folder, **changes):
-    settings = {"text": str(folder / "text.jsonl"), "batch": 10_000, "growth": 1.0, "log": 1,
+    settings = {"text": str(folder / "text.jsonl"), "batch": 10_000, "growth": 0.0, "log": 1,
                 "tokens": 300, "layers": 1, "heads": 2, "width": 16, **changes}  # fmt: skip
     return pretrain.main(pretrain.Config(**{"out": str(folder), "device": "cpu", **settings}))
 

@@ -99,7 +99,8 @@ def test_evaluation_has_its_stated_form(chain):
     assert {"value", "low", "high", "n", "gold"} == set(results["wins"]["round2/sft"])
     assert {"right/gpt", "right/prompted", "right/sft"} <= set(results["wins"])
     assert set(results["labelers"]) == {"agreement", "rm_own", "rm_heldout", "second_labeler",
-                                        "rm_ceiling", "rm_clear"}  # fmt: skip
+                                        "rm_ceiling", "rm_clear", "rm_sees_count",
+                                        "rm_sees_mention", "rm_sees_avoid", "rm_sees_two"}  # fmt: skip
     for less, more in (("gpt", "prompted"), ("prompted", "sft"), ("sft", "ppo")):
         gain = results["differences"][f"gold_phrasing {more}-{less}"]
         ends = [results["models"][name]["gold_phrasing"]["value"] for name in (less, more)]

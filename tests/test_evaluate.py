@@ -382,6 +382,15 @@ def test_the_page_of_examples_stands_in_the_format_of_the_question(models):
     assert list(evaluate.contestants({"sft": 2}, TOKENIZER, config, 0)) == ["sft"]
 
 
+@pytest.mark.parametrize("sign", [1, -1])
+def test_who_scores_by_gold_sees_every_broken_constraint(models, monkeypatch, sign):
+    monkeypatch.setattr(evaluate, "score_texts", lambda net, tokenizer, prompts, texts: [
+        sign * gold(p, t) for p, t in zip(prompts, texts)])  # fmt: skip
+    config = evaluate.Config(out=str(models), max_new=1, count=20)
+    found = evaluate.labelers_beside(None, model(models, "sft"), TOKENIZER, [COLOR], config)
+    assert [found[f"rm_sees_{name}"]["value"] for name in judges.PROBED] == [sign == 1] * 4
+
+
 def test_the_reward_model_is_measured_on_four_sft_samples_of_each_prompt(models, monkeypatch):
     reports = spied(monkeypatch, judges, "report")
     agreements = spied(monkeypatch, judges, "agreement")
@@ -390,13 +399,14 @@ def test_the_reward_model_is_measured_on_four_sft_samples_of_each_prompt(models,
     write_jsonl(models / "comparisons.jsonl", [comparison])
     prompts = evaluate.read_prompts("valid")[:3]
     net, sft = load(models / "reward.pt", "", TOKENIZER.size)[0], model(models, "sft")
-    config = evaluate.Config(out=str(models), max_new=4, seed=9)
+    config = evaluate.Config(out=str(models), max_new=4, seed=9, count=5)
     found = evaluate.labelers_beside(net, sft, TOKENIZER, prompts, config)
     ((asked, four, scores, seed), _, _) = reports[0]
     assert asked == prompts and [len(texts) for texts in four] == [4] * 3 and seed == 9
     flat = [(p, t) for p, texts in zip(prompts, four) for t in texts]
     assert scores == evaluate.score_texts(net, TOKENIZER, *zip(*flat))
     assert "agreement" not in found and not agreements  # nobody knows who ranked
+    assert all(found[f"rm_sees_{name}"]["n"] == 5 for name in judges.PROBED)
     torch.manual_seed(12345)  # whatever was sampled before
     assert evaluate.labelers_beside(net, sft, TOKENIZER, prompts, config) == found
     assert reports[1][0] == reports[0][0]

@@ -140,6 +140,26 @@ def test_a_score_that_is_gold_reaches_the_ceiling_and_its_negative_none_of_it():
     assert same["n"] == worst["rm_heldout"]["n"] <= best["rm_heldout"]["n"]
 
 
+def test_pairs_differ_in_a_constraint_alone():
+    for names in judges.PROBED.values():
+        pairs, broken = judges.constraint_pairs(names, 50), set()
+        assert pairs == judges.constraint_pairs(names, 50) and len(set(pairs)) == 50
+        for prompt, right, other in pairs:
+            request = world.parse(prompt)
+            assert world.split(request.core) == "valid" and set(request.limits) == set(names)
+            assert judges.satisfied(prompt, right) and not judges.satisfied(prompt, other)
+            # To the prompt without its constraints both are as good.
+            assert labelers.gold(request.core, other) == labelers.gold(request.core, right) == 1
+            counts = [len(judges.sentences(text)) for text in (right, other)]
+            broken |= {"count"} if counts[0] != counts[1] and "count" in names else set()
+            word = request.limits.get("mention")
+            broken |= {"mention"} if word and not world.says(other, word) else set()
+            if "avoid" in names:
+                assert world.says(other, request.limits["avoid"])
+                broken.add("avoid")
+        assert broken == set(names)
+
+
 def test_a_second_labeler_is_another_one_of_the_held_out_and_each_in_turn(monkeypatch):
     asked = []
     monkeypatch.setattr(judges, "rate", lambda who, *rest: asked.append(who) or [1, 2])

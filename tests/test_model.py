@@ -10,11 +10,11 @@ from types import SimpleNamespace
 import pytest
 import torch
 import torch.nn.functional as F
-from small import spied
 
 import model as m
 from data.checkpoints import checksum, load, pick_device, save
 from data.files import UserError
+from tests.small import spied
 
 V, PAD, CONTEXT = 20, 20, 32
 CLOSE = {"rtol": 1e-5, "atol": 1e-6}  # float32: sums of 16 terms of size 1 differ by 1e-6
@@ -201,7 +201,7 @@ def test_rows_in_parts_give_the_same_outputs_and_gradients(price, parts, monkeyp
 
 def test_rows_are_in_as_many_parts_as_pay(monkeypatch):
     model, calls = m.GPT(m.GPTConfig(V, layers=1, width=16)), spied(monkeypatch, m.GPT, "hidden")
-    cases = ([40] * 30, [40]), ([10] * 20 + [30] * 20, [10, 30]), ([1, 256], [256])
+    cases = ([40] * 30, [40]), ([10] * 20 + [30] * 20, [10, 30]), ([1, 100], [100])
     for lengths, widths in cases:
         calls.clear()
         m.hidden_by_length(model, m.pad_rows([[1] * n for n in lengths], PAD))

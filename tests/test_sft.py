@@ -77,7 +77,7 @@ def test_pretraining_loss_is_the_mean_over_all_tokens_but_the_first():
 def test_pretraining_batches_hold_every_document_once_and_little_padding():
     rng = random.Random(0)
     rows = [[i] * rng.randint(1, 40) for i in range(3000)]  # more than a pool of 2,048
-    config = pretrain.Config(batch=100, growth=1.0, tokens=sum(map(len, rows)) + 300)
+    config = pretrain.Config(batch=100, growth=0.0, tokens=sum(map(len, rows)) + 300)
     groups, seen = batches(rows, config, random.Random(1)), []
     while len(seen) < len(rows):
         group = next(groups)
@@ -93,7 +93,7 @@ def test_pretraining_batches_hold_every_document_once_and_little_padding():
 
 def test_pretraining_batches_grow_evenly():
     rows = [[i] * 10 for i in range(2048)]  # a pool, which is read eight times
-    config = pretrain.Config(batch=100, growth=5.0, tokens=8 * 20_480)
+    config = pretrain.Config(batch=100, growth=10 / 2.048, tokens=8 * 20_480)
     groups, sizes = batches(rows, config, random.Random(0)), []
     for _ in range(8):
         pool = []
@@ -101,7 +101,7 @@ def test_pretraining_batches_grow_evenly():
             pool += (group := next(groups))
             sizes.append(len(group))
     assert next(groups, None) is None
-    assert sorted(set(sizes) - {2048 % n for n in set(sizes)}) == [10, 15, 20, 25, 30, 35, 40, 45]
+    assert sorted(set(sizes) - {2048 % n for n in set(sizes)}) == [10, 20, 30, 40, 50, 60, 70]
 
 
 def test_bits_per_byte_are_of_the_bytes_that_were_predicted(tmp_path):
