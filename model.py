@@ -42,6 +42,7 @@ class GPTConfig:
 class Attention(nn.Module):
     """Causal multi-head self-attention: (B,T,C) -> (B,T,C).
 
+    visible (B,1,T,T) says what each token sees, where that is not itself and all those before it.
     With a cache, which only sampling has, x holds new tokens alone and `remember` adds the earlier
     ones' keys and values.
     """
@@ -52,18 +53,18 @@ class Attention(nn.Module):
         self.qkv = nn.Linear(config.width, 3 * config.width)
         self.proj = nn.Linear(config.width, config.width)
 
-    def forward(self, x, positions=None, cache=None):
+    def forward(self, x, positions=None, cache=None, visible=None):
         B, T, C = x.shape
         # (B,T,3C) -> three of (B,T,C) -> three of (B,H,T,D)
         q, k, v = (
             part.view(B, T, self.heads, C // self.heads).transpose(1, 2)
             for part in self.qkv(x).chunk(3, dim=-1)
         )
-        if cache is None:
+        if cache is not None:
+            k, v, visible = remember(k, v, positions, cache)
+        elif visible is None:
             # A token sees itself and those before it: (T,T)
             visible = torch.ones(T, T, dtype=torch.bool, device=x.device).tril()
-        else:
-            k, v, visible = remember(k, v, positions, cache)
         # (B,H,T,D) @ (B,H,D,M) -> (B,H,T,M), M = T without a cache
         att = q @ k.transpose(-2, -1) / math.sqrt(q.shape[-1])
         # The mask is small and is added: masked_fill would copy all scores, and their gradient.
@@ -82,8 +83,8 @@ class Block(nn.Module):
         self.up = nn.Linear(config.width, 4 * config.width)
         self.down = nn.Linear(4 * config.width, config.width)
 
-    def forward(self, x, positions=None, cache=None):
-        x = x + self.attention(self.ln_1(x), positions, cache)
+    def forward(self, x, positions=None, cache=None, visible=None):
+        x = x + self.attention(self.ln_1(x), positions, cache, visible)
         return x + self.down(F.gelu(self.up(self.ln_2(x)), approximate="tanh"))
 
 
@@ -104,16 +105,17 @@ class GPT(nn.Module):
         self.ln_f = nn.LayerNorm(config.width)
         start_weights(self)
 
-    def hidden(self, tokens, positions=None, cache=None):
+    def hidden(self, tokens, positions=None, cache=None, visible=None):
         """tokens (B,T) -> the last LayerNorm's output (B,T,C).
 
-        For sampling: positions (B,T) of the tokens in their rows, cache (L,2,B,H,M,D).
+        For sampling: positions (B,T) of the tokens in their rows, cache (L,2,B,H,M,D). For several
+        responses in a row: positions, and visible (B,1,T,T), what each token sees.
         """
         if positions is None:
             positions = torch.arange(tokens.shape[1], device=tokens.device)
         x = self.wte(tokens) + self.wpe(positions)
         for i, block in enumerate(self.blocks):
-            x = block(x, positions, None if cache is None else cache[i])
+            x = block(x, positions, None if cache is None else cache[i], visible)
         return self.ln_f(x)
 
     def head(self, hidden):
@@ -163,6 +165,20 @@ class ScalarGPT(GPT):
         rows = torch.arange(len(tokens), device=tokens.device)
         last = hidden_by_length(self, tokens)[rows, last_token(mask)]  # (B,C)
         return self.scalar(last).squeeze(-1)
+
+    def score_each(self, tokens, positions, part, most: int):
+        """The rewards of up to `most` responses to each prompt, which is read once: -> (B,most).
+
+        They stand behind it one after another: part (B,T) is 0 on the prompt, k on the k-th
+        response, -1 on padding, and all positions go on from the prompt's end. A response sees the
+        prompt and itself, not the others, so its score is as if it stood alone. Where there is no
+        k-th response the score means nothing.
+        """
+        same = part[:, :, None] == part[:, None, :]
+        visible = (same | (part[:, None, :] == 0)).tril()[:, None]
+        every = self.scalar(self.hidden(tokens, positions, visible=visible)).squeeze(-1)  # (B,T)
+        number = torch.arange(1, most + 1, device=part.device)[:, None]
+        return every.gather(1, last_token((part[:, None] == number).float()))
 
     def values(self, tokens, mask):
         """The value of each token where mask is 1, read a position before it: -> (B,T), else 0."""
@@ -247,8 +263,8 @@ def require_room(prompts: list[list[int]], context: int) -> None:
 
 
 def last_token(mask):
-    """The position of each row's last token where mask is 1: (B,T) -> (B,) int64."""
-    return (mask * torch.arange(mask.shape[1], device=mask.device)).argmax(dim=1)
+    """The position of each row's last token where mask is 1: (...,T) -> (...) int64."""
+    return (mask * torch.arange(mask.shape[-1], device=mask.device)).argmax(dim=-1)
 
 
 # ------------------------------------------------------------------------------------- sampling

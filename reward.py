@@ -27,6 +27,7 @@ Differences from the paper
 Dimension key: B prompts in a batch, K ranked responses (padded to the batch's largest), T tokens.
 """
 
+import itertools
 import os
 import random
 import time
@@ -49,9 +50,9 @@ from model import (
     ScalarGPT,
     copy_body,
     cosine,
+    pad_rows,
     sample_responses,
     score_texts,
-    tokens_and_mask,
 )
 
 
@@ -210,15 +211,21 @@ def flat(records: list[dict]) -> list[tuple[str, str]]:
 
 # -------------------------------------------------------------------------------- 2. the training
 def collate(group: list[dict], tokenizer: Tokenizer, context: int, device: str):
-    """All responses of B prompts as one batch of rows (N,T), its mask, and their ranks (B,K)."""
-    prompts, responses = zip(*flat(group))
-    tokens, mask = tokens_and_mask(
-        [tokenizer.prompt(p) for p in prompts], [tokenizer.response(r) for r in responses],
-        tokenizer.pad, context, device,
-    )  # fmt: skip
-    most = max(len(c["ranks"]) for c in group)
-    ranks = [c["ranks"] + [0] * (most - len(c["ranks"])) for c in group]
-    return tokens, mask, torch.tensor(ranks, device=device)
+    """A row for each of B prompts with all of its responses, as `score_each` reads it.
+
+    tokens, positions and part (B,T), and the ranks (B,K). A response is cut at the context's end.
+    """
+    tokens, positions, parts = [], [], []
+    for record in group:
+        prompt = tokenizer.prompt(record["prompt"])
+        room = context - len(prompt)
+        responses = [tokenizer.response(text)[:room] for text in record["completions"]]
+        rows = [range(len(prompt), len(prompt) + len(response)) for response in responses]
+        tokens.append(prompt + sum(responses, []))
+        positions.append([*range(len(prompt)), *itertools.chain(*rows)])
+        parts.append([0] * len(prompt) + [k for k, row in enumerate(rows, 1) for _ in row])
+    fills = (tokens, tokenizer.pad), (positions, 0), (parts, -1), ([c["ranks"] for c in group], 0)
+    return tuple(pad_rows(rows, fill, device) for rows, fill in fills)
 
 
 def train(config: Config, sft: GPT, comparisons: list[dict], tokenizer, rng, state: State):
@@ -236,9 +243,8 @@ def train(config: Config, sft: GPT, comparisons: list[dict], tokenizer, rng, sta
         for g in optimizer.param_groups:
             g["lr"] = config.lr * cosine(step, steps)
         # One forward pass of every response, then all untied pairs of a prompt together.
-        tokens, mask, ranks = collate(group, tokenizer, context, device)
-        scores = torch.zeros(ranks.shape, device=device)  # (B,K)
-        scores[ranks > 0] = model.score(tokens, mask)  # row by row, as collate put them
+        *rows, ranks = collate(group, tokenizer, context, device)
+        scores = model.score_each(*rows, ranks.shape[1])  # (B,K)
         loss = bradley_terry_loss(scores, ranks)
         optimizer.zero_grad()
         loss.backward()
@@ -346,9 +352,7 @@ def main(config: Config, policies: list[GPT] | None = None) -> dict:
     print(f"{len(comparisons)} comparisons of {len(flat(comparisons))} responses "
           f"in {metrics['sampling_seconds']:.0f} s")  # fmt: skip
     # 2. The reward model. Rows of similar length stand together: little padding.
-    comparisons.sort(
-        key=lambda c: len(tokenizer.prompt(c["prompt"] + max(c["completions"], key=len)))
-    )
+    comparisons.sort(key=lambda c: len(tokenizer.prompt(c["prompt"] + "".join(c["completions"]))))
     model, history = train(config, sft, comparisons, tokenizer, rng, state)
     centre(model, tokenizer, demonstrations)
     # 3. What PPO must know of it, and how good it is.

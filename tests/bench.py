@@ -88,13 +88,14 @@ def update(model, adam, loss):
     adam.step()
 
 
-def reward_step(model, tokens, k: int):
-    """A step of reward.py on k answers to each prompt, here in order from best to worst."""
+def reward_step(model, k: int):
+    """A step of reward.py on 8 prompts with k answers each, here in order from best to worst."""
     adam = torch.optim.Adam(model.parameters(), lr=1e-4, fused=True)
-    mask = torch.ones(tokens.shape)
-    ranks = torch.arange(1, k + 1).expand(len(tokens) // k, k)
+    tokens, ranks = rows(8, 32 + 32 * k), torch.arange(1, k + 1).expand(8, k)
+    positions = torch.cat([torch.arange(32), torch.arange(32, 64).repeat(k)]).expand(8, -1)
+    part = torch.arange(k + 1).repeat_interleave(32).expand(8, -1)
     return lambda: update(
-        model, adam, bradley_terry_loss(model.score(tokens, mask).view(-1, k), ranks)
+        model, adam, bradley_terry_loss(model.score_each(tokens, positions, part, k), ranks)
     )
 
 
@@ -250,7 +251,7 @@ def growth(times: int, sizes: slice) -> None:
         "PPO iteration: episodes": ([16, 32, 64], lambda n: iteration(episodes=n)),
         "PPO iteration: prompt's length": ([32, 64, 128], lambda n: iteration(length=n)),
         "reward model's step: K, 8 prompts": (
-            [2, 4, 8], lambda n: reward_step(gpt(ScalarGPT), rows(8 * n, 64), n)),
+            [2, 4, 8], lambda n: reward_step(gpt(ScalarGPT), n)),
     }  # fmt: skip
     print("\nmilliseconds where a size doubles, and b of cost = a * size^b")
     for name, (values, task) in grown.items():

@@ -98,9 +98,9 @@ def test_evaluation_has_its_stated_form(chain):
             assert 0 <= entry["low"] <= entry["value"] <= entry["high"] <= 1 and entry["n"] > 0
     assert {"value", "low", "high", "n", "gold"} == set(results["wins"]["round2/sft"])
     assert {"right/gpt", "right/prompted", "right/sft"} <= set(results["wins"])
+    seen = {f"rm_sees_{name}" for name in ("count", "mention", "avoid", "two")}
     assert set(results["labelers"]) == {"agreement", "rm_own", "rm_heldout", "second_labeler",
-                                        "rm_ceiling", "rm_clear", "rm_sees_count",
-                                        "rm_sees_mention", "rm_sees_avoid", "rm_sees_two"}  # fmt: skip
+                                        "rm_ceiling", "rm_clear", *seen}  # fmt: skip
     for less, more in (("gpt", "prompted"), ("prompted", "sft"), ("sft", "ppo")):
         gain = results["differences"][f"gold_phrasing {more}-{less}"]
         ends = [results["models"][name]["gold_phrasing"]["value"] for name in (less, more)]

@@ -205,7 +205,7 @@ def waits_of_steps(monkeypatch, gpu, module, loop, run, folder, **settings) -> l
 LENGTHS = {"hidden_by_length: copy to the CPU": 1}
 LOGPROBS = LENGTHS | {"logprobs: nonzero": 1}
 BATCH = {"pad_rows: copy to the GPU": 2}  # tokens and mask
-RANKS = {"collate: copy to the GPU": 1, "train: index_put_ by mask": 1, "train: index by mask": 1}
+ROWS = {"pad_rows: copy to the GPU": 4}  # tokens, positions, parts and ranks
 PTX = [{"pad_rows: copy to the GPU": 1}, LOGPROBS]
 SAMPLING = {"generate: copy to the GPU": 1, "pad_rows: copy to the GPU": 1, "read_prompts: item": 1,
             "read_prompts: copy to the GPU": 2, "generate: copy to the CPU": 1}  # fmt: skip
@@ -216,7 +216,7 @@ ONE = {"value_warmup": 0, "minibatch": 16, "iterations": 3}
 EXPECTED = [
     (pretrain, "resumable", run_pretrain, {"batch": 60}, [{"pad_rows: copy to the GPU": 1}]),
     (sft, "resumable", run_sft, {"batch": 7, "epochs": 1}, [BATCH, LOGPROBS]),
-    (reward, "resumable", run_reward, {"batch": 7, "epochs": 1}, [BATCH, LENGTHS, RANKS]),
+    (reward, "resumable", run_reward, {"batch": 7, "epochs": 1}, [ROWS]),
     (ppo, "minibatches", run_ppo, ONE, STEP),
     (ppo, "minibatches", run_ppo, ONE | {"ptx_coef": 0.5}, STEP + PTX),
     (ppo, "resumable", run_ppo, ONE, [*ROLLOUT, {"generate: nonzero": 1}, *STEP, METRICS]),

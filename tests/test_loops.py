@@ -75,19 +75,18 @@ def test_held_out_demonstrations_are_never_trained_on(folder, monkeypatch):
 
 # -------------------------------------------------------------------------------- reward model
 def test_held_out_comparisons_are_of_prompts_that_are_never_trained_on(folder, monkeypatch):
-    trained, measured, score, score_texts_ = set(), [], ScalarGPT.score, reward.score_texts
+    trained, measured, score, score_texts_ = set(), [], ScalarGPT.score_each, reward.score_texts
 
-    def watched(self, tokens, mask):
-        if torch.is_grad_enabled():
-            for row, of in zip(tokens.tolist(), mask.tolist()):
-                trained.add(TOKENIZER.decode([x for x, m in zip(row, of) if not m][: of.index(1)]))
-        return score(self, tokens, mask)
+    def watched(self, tokens, positions, part, most):
+        for row, of in zip(tokens, part):
+            trained.add(TOKENIZER.decode(row[of == 0].tolist()))
+        return score(self, tokens, positions, part, most)
 
     def scored(model_, tokenizer, prompts, responses):
         measured.append(set(prompts))
         return score_texts_(model_, tokenizer, prompts, responses)
 
-    monkeypatch.setattr(ScalarGPT, "score", watched)
+    monkeypatch.setattr(ScalarGPT, "score_each", watched)
     monkeypatch.setattr(reward, "score_texts", scored)
     run_reward(folder)  # every prompt comes twice
     trained = {text.strip() for text in trained}

@@ -205,19 +205,24 @@ def test_a_round_samples_from_the_newest_policy_and_starts_from_the_sft_model(fo
     asked = [c["prompt"] for c in read_jsonl(folder / "comparisons2.jsonl")]
     assert asked == [r["prompt"] for r in read_jsonl("data/prompts_reward.jsonl")][8:16]
     assert args[2] == sorted(args[2], key=lambda c: len(
-        TOKENIZER.prompt(c["prompt"] + max(c["completions"], key=len))))  # fmt: skip
+        TOKENIZER.prompt(c["prompt"] + "".join(c["completions"]))))  # fmt: skip
 
 
 def test_a_batch_of_comparisons_has_every_response_with_its_eos_and_ranks_padded_with_0():
     group = [{"prompt": "a", "completions": ["b", "c d", "e"], "ranks": [2, 1, 2]},
              {"prompt": "f g", "completions": ["h", "i"], "ranks": [1, 2]}]  # fmt: skip
-    tokens, mask, ranks = reward.collate(group, TOKENIZER, 64, "cpu")
+    tokens, positions, part, ranks = reward.collate(group, TOKENIZER, 64, "cpu")
     assert ranks.tolist() == [[2, 1, 2], [1, 2, 0]]
-    texts = [("a", "b"), ("a", "c d"), ("a", "e"), ("f g", "h"), ("f g", "i")]
-    for row, of, (prompt, response) in zip(tokens.tolist(), mask.bool(), texts):
-        assert torch.tensor(row)[of].tolist() == TOKENIZER.response(response)
-        assert row[-1] in (TOKENIZER.eos, TOKENIZER.pad)
-        assert row[: len(TOKENIZER.prompt(prompt))] == TOKENIZER.prompt(prompt)
+    assert (part == -1).equal(tokens == TOKENIZER.pad)
+    for record, *row in zip(group, tokens, positions, part):
+        prompt = TOKENIZER.prompt(record["prompt"])
+        for k, response in enumerate([prompt, *map(TOKENIZER.response, record["completions"])]):
+            found, places = (x[row[2] == k].tolist() for x in row[:2])
+            assert found == response and len(response) > 1
+            start = len(prompt) if k else 0  # each response goes on from the prompt
+            assert places == list(range(start, start + len(response)))
+    cut = reward.collate(group, TOKENIZER, len(TOKENIZER.prompt("f g")) + 1, "cpu")
+    assert cut[1].max() == len(TOKENIZER.prompt("f g")) and (cut[2][1] >= 1).sum() == 2
 
 
 def test_a_scorer_that_ranks_as_people_did_has_an_accuracy_of_1(folder, monkeypatch):

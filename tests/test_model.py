@@ -179,6 +179,27 @@ def test_values_are_read_before_their_token_and_masked():
     torch.testing.assert_close(model.values(tokens, mask)[1], values[1], **CLOSE)
 
 
+def test_responses_behind_one_prompt_score_as_if_each_stood_alone():
+    model, prompts = tiny(m.ScalarGPT).double(), [[1, 2, 3], [4]]
+    responses = [[[5, 6], [7], [5, 6, 9]], [[8], [2, 2]]]
+    alone = [
+        m.tokens_and_mask([p] * len(some), some, PAD, 32) for p, some in zip(prompts, responses)
+    ]
+    expected = [model.score(tokens, mask) for tokens, mask in alone]
+    sum((x**2).sum() for x in expected).backward()
+    grads = [p.grad.clone() for p in model.parameters() if p.grad is not None]
+    model.zero_grad()
+    tokens = m.pad_rows([[1, 2, 3, 5, 6, 7, 5, 6, 9], [4, 8, 2, 2]], PAD)
+    positions = m.pad_rows([[0, 1, 2, 3, 4, 3, 3, 4, 5], [0, 1, 1, 2]], 0)
+    part = m.pad_rows([[0, 0, 0, 1, 1, 2, 3, 3, 3], [0, 1, 2, 2]], -1)
+    found = model.score_each(tokens, positions, part, 3)
+    assert found.shape == (2, 3)
+    torch.testing.assert_close(torch.cat([found[0], found[1, :2]]), torch.cat(expected))
+    ((found[0] ** 2).sum() + (found[1, :2] ** 2).sum()).backward()
+    again = [p.grad for p in model.parameters() if p.grad is not None]
+    torch.testing.assert_close(again, grads)
+
+
 @pytest.mark.parametrize("price, parts", [(1000, 1), (16, 2), (3, 3), (0, 5)])
 def test_rows_in_parts_give_the_same_outputs_and_gradients(price, parts, monkeypatch):
     monkeypatch.setattr(m, "PART", price)
@@ -253,11 +274,12 @@ def test_prompts_with_a_common_beginning_are_continued_alike(prefix):
 
 
 def test_a_prompt_that_comes_again_is_read_once(monkeypatch):
-    model, prompts = tiny(seed=3), [[1, 2], [3], [1, 2], [4, 4, 9], [3]]
+    model, some = tiny(seed=3), random_prompts(8, 20)
+    prompts = [*some, *some[::-1], *some[:3]]
     expected = [slow_greedy(model, p, 8, -1) for p in prompts]
     calls = spied(monkeypatch, m.GPT, "hidden")
     assert m.generate(model, prompts, 8, -1, temperature=0) == expected
-    assert calls[0][0][1].shape == (3, 3)  # three rows, of three tokens with their padding
+    assert len(calls[0][0][1]) == 8 and len(calls[1][0][1]) == 19
 
 
 def test_samples_respect_max_new_context_eos_and_never_hold_pad():
