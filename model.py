@@ -409,9 +409,9 @@ def hidden_by_length(model: GPT, tokens):
 
 
 # ----------------------------------------------------- texts in and out, and a learning rate
-def rows_that_fit(config: GPTConfig, longest: int, most: int) -> int:
-    """How many rows of this many tokens a batch may have, so that a cache takes 1 GiB at most."""
-    return max(1, min(most, 2**30 // (8 * config.layers * config.width * longest)))
+def rows_that_fit(config: GPTConfig, longest: int) -> int:
+    """How many rows of this many tokens a batch may have: 256, or as many as a cache of 1 GiB."""
+    return max(1, min(256, 2**30 // (8 * config.layers * config.width * longest)))
 
 
 def sample_texts(
@@ -419,7 +419,7 @@ def sample_texts(
 ) -> list[str]:
     """How the model goes on after each row of tokens."""
     longest = min(model.config.context, max(map(len, rows)) + max_new)
-    size, texts = rows_that_fit(model.config, longest, 512), {}
+    size, texts = rows_that_fit(model.config, longest), {}
     # Similar lengths together: less padding, and whole batches finish early.
     order = sorted(range(len(rows)), key=lambda i: len(rows[i]))
     for at in tqdm(range(0, len(rows), size), "sampling", leave=False, disable=None):
@@ -443,7 +443,7 @@ def sample_responses(
 def score_texts(model: ScalarGPT, tokenizer, prompts, responses) -> list[float]:
     """The reward model's score of each response to its prompt, both lists of strings."""
     device, scores = model.wte.weight.device, []
-    size = rows_that_fit(model.config, model.config.context, 256)
+    size = rows_that_fit(model.config, model.config.context)
     for at in range(0, len(prompts), size):
         tokens, mask = tokens_and_mask(
             [tokenizer.prompt(p) for p in prompts[at : at + size]],

@@ -316,16 +316,16 @@ def test_samples_follow_the_softmax_at_the_temperature(temperature):
 def test_batches_have_as_many_rows_as_their_cache_may_take():
     # Keys and values of 4 bytes: 2 x 12 layers x 768 x 192 tokens x 4 = 14 MB a row, 75 at most.
     gpt2 = m.GPTConfig(50257, context=1024, layers=12, heads=12, width=768)
-    assert m.rows_that_fit(gpt2, 192, 512) == 2**30 // (2 * 12 * 768 * 192 * 4) == 75
-    assert m.rows_that_fit(gpt2, 1024, 512) == 14
-    assert m.rows_that_fit(m.GPTConfig(1024), 256, 512) == 512
-    assert m.rows_that_fit(m.GPTConfig(50257, layers=48, width=1600), 10_000, 512) == 1
+    assert m.rows_that_fit(gpt2, 192) == 2**30 // (2 * 12 * 768 * 192 * 4) == 75
+    assert m.rows_that_fit(gpt2, 1024) == 14
+    assert m.rows_that_fit(m.GPTConfig(1024), 256) == 256
+    assert m.rows_that_fit(m.GPTConfig(50257, layers=48, width=1600), 10_000) == 1
 
 
 def test_texts_are_sampled_in_batches_that_fit(monkeypatch):
     sizes = []
     monkeypatch.setattr(m, "generate", lambda model, rows, *rest: sizes.append(len(rows)) or rows)
-    monkeypatch.setattr(m, "rows_that_fit", lambda config, longest, most: min(most, longest))
+    monkeypatch.setattr(m, "rows_that_fit", lambda config, longest: longest)
     tokenizer = SimpleNamespace(decode=str, eos=0)
     rows = [[i] * 3 for i in range(20)]
     assert m.sample_texts(tiny(), tokenizer, rows, 4) == list(map(str, rows))
