@@ -84,16 +84,17 @@ def attention_inputs():
     weights = {name: numbers(*shape) for name, shape in shapes.items()}
     B, T, M = 3, int(torch.randint(4, 8, ())), 9
     remembered = numbers(B, heads, M, 4), numbers(B, heads, M, 4), torch.rand(B, 1, T, M) < 0.7
-    remembered[2][:, :, :, 0] = True  # a token sees itself at least
+    remembered[2][:, :, :, 0] = True  # a token sees one at least
+    visible = (torch.rand(B, 1, T, T) < 0.5) | torch.eye(T, dtype=torch.bool)
     return {"heads": heads, "width": width, "weights": weights, "x": numbers(B, T, width),
-            "remembered": list(remembered)}  # fmt: skip
+            "remembered": list(remembered), "visible": visible}  # fmt: skip
 
 
-def attention_call(model, heads, width, weights, x, remembered):
+def attention_call(model, heads, width, weights, x, remembered, visible):
     layer = model.Attention(model.GPTConfig(V, width=width, heads=heads)).double()
     layer.load_state_dict(weights)
     x = leaf(x)
-    out = {"output": layer(x)}
+    out = {"output": layer(x), "output with visible": layer(x, visible=visible)}
     names = inspect.unwrap(model.Attention.forward).__globals__
     kept, names["remember"] = names["remember"], lambda *args: remembered  # an exercise of its own
     try:
@@ -420,7 +421,8 @@ EXERCISES = [
         "attention", "model.py", ("Attention.forward",), 8, 45, "medium",
         "Vaswani et al. 2017, section 3.2",
         "Given x (B,T,C) and the layers qkv and proj, return (B,T,C): H heads of scaled "
-        "dot-product attention in which a token sees itself and those before it. With a cache, "
+        "dot-product attention in which a token sees itself and those before it, or, where "
+        "`visible` (B,1,T,T) is given, those for which that is true. With a cache, "
         "`remember(k, v, positions, cache)`, exercise 3, returns all keys, all values and what is "
         "visible; the check brings a stand-in for it.",
         "What would the loss of a trained model look like if a token could see the next one, and "
