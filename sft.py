@@ -1,6 +1,6 @@
 """Step 1: supervised fine-tuning on demonstrations (InstructGPT, sections 3.4-3.5 and C.1).
 
-    python sft.py                      about 15 s on two CPU cores
+    python sft.py                      about 20 s on two CPU cores
 
 Fine-tunes the base model on what contractors wrote: prompt, newline, response, EOS. The loss is
 the cross-entropy of the response tokens. Half of the contractors are careless, so the model

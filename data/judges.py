@@ -209,14 +209,14 @@ def constraint_pairs(names: tuple[str, ...], n: int) -> list[tuple[str, str, str
     while len(pairs) < n:
         prompt = world.sample(rng, "valid", tasks, limits=names)
         request, name = world.parse(prompt), rng.choice(names)
+        limits = dict(request.limits)
+        old = limits.pop(name)
         words = world.NUMBERS[1:4] if name == "count" else world.free_words(request.task)
-        changed = (
-            {"mention": request.limits[name]} if name == "avoid" else {name: rng.choice(words)}
-        )
-        kept = {k: v for k, v in request.limits.items() if k != name}
-        other = world.answer(replace(request, limits=kept | changed), rng)
-        if not satisfied(prompt, other):
-            pairs.append((prompt, world.answer(request, rng), other))
+        other = rng.choice([word for word in words if word not in request.limits.values()])
+        limits |= {"mention": old} if name == "avoid" else {name: other}
+        broken = world.answer(replace(request, limits=limits), rng)
+        if not satisfied(prompt, broken):
+            pairs.append((prompt, world.answer(request, rng), broken))
     return pairs
 
 
