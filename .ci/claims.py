@@ -9,7 +9,7 @@ models, wins = results["models"], results["wins"]
 order = ("gpt", "prompted", "sft", "ppo")
 # Bars that are aimed at: printed, so that nobody takes the checks for them.
 goals = {}
-# Machines differ: the time is that of one which pretrains 16,000 tokens a second, as the README's.
+# Machines differ: the time is that of one which pretrains 16,000 tokens a second.
 speed = json.loads(open("out/pretrain.jsonl").readlines()[-1])["tokens_per_second"]
 scaled = seconds * speed / 16_000
 shown = f"the chain took {seconds} s, {scaled:.0f} s at 16,000 tokens/s, at most 750"
