@@ -368,11 +368,10 @@ def read_prompts(model: GPT, prompts: list[list[int]], cache):
         model.hidden(tokens[:1, :shared], positions[:1, :shared], cache[:, :, :1, :, :shared])
         cache[:, :, 1:B, :, :shared] = cache[:, :, :1, :, :shared]
     hidden = model.hidden(tokens[:, shared:], positions[:, shared:], cache[:, :, :B, :, :T])
-    last = torch.tensor([len(p) - 1 - shared for p in numbers], device=device)
-    hidden = hidden[torch.arange(B, device=device), last]
     copies = torch.tensor([numbers[tuple(prompt)] for prompt in prompts], device=device)
     keep_rows(cache, copies)
-    return hidden[copies]
+    last = torch.tensor([len(p) - 1 - shared for p in prompts], device=device)
+    return hidden[copies, last]
 
 
 def keep_rows(cache, rows):

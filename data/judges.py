@@ -194,6 +194,7 @@ def report(
     return {name: interval(*zip(*pairs)) for name, pairs in results.items()}
 
 
+# The constraints that a reward model is tried on, alone and two at once.
 PROBED = {"count": ("count",), "mention": ("mention",), "avoid": ("avoid",),
           "two": ("count", "mention")}  # fmt: skip
 
