@@ -309,7 +309,8 @@ def compare(values: dict[str, dict], texts: dict[str, list], asked: dict, seed: 
 def labelers_beside(reward_model, sft: GPT, tokenizer, prompts: list[str], config: Config) -> dict:
     """The reward model beside the labelers, on four SFT samples of each prompt.
 
-    rm_sees_*: how often it scores a right answer above one that breaks a constraint.
+    rm_sees_*: how often it scores a right answer above one that breaks a constraint, broken as in
+    public tasks, but of users' prompts.
     """
     torch.manual_seed(config.seed)
     four = sample_responses(sft, tokenizer, prompts, [4] * len(prompts), config.max_new)

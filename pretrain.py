@@ -42,7 +42,7 @@ TOKENS_PER_DOCUMENT = 45  # of the small web, rounded, so that hardly a document
 class Config:  # a field is a flag: --seed; FAST is what --fast changes
     tokens: int = option(4_200_000, "training tokens")
     batch: int = option(256, "tokens per step at first, padding included")
-    growth: float = option(0.3, "later, tokens per step for 1,000 tokens trained on so far")
+    growth: float = option(0.2, "later, tokens per step for 1,000 tokens trained on so far")
     lr: float = option(1.5e-3, "peak learning rate of AdamW")
     warmup: float = option(0.05, "share of the tokens with rising learning rate")
     decay: float = option(0.2, "share of the tokens with falling learning rate, at the end")

@@ -5,7 +5,8 @@
 
 Samples K = 4..9 responses per prompt from the current policy, has a labeler rank them, and trains
 a reward model to score the preferred one higher. The labelers are simulated: each has a taste of
-its own, makes mistakes, and gives ties.
+its own, makes mistakes, and gives ties. Beside their comparisons stand as many public tasks, whose
+right and wrong answers are certain.
 
 Reads out/sft.pt, data/prompts_reward.jsonl, data/valid.jsonl, data/demonstrations.jsonl; from
 round 2 on also the last round's policy and all earlier comparisons.
@@ -20,8 +21,10 @@ Differences from the paper
      K (K-1) / 2, and a prompt without any is left out of the mean.
   3. Two epochs instead of one, after which theirs overfit: here the second helps. Batches of 8
      prompts instead of 64, and Adam's betas (0.9, 0.999) instead of (0.9, 0.95).
-  4. Every round's reward model starts from the SFT model. (Theirs started from a GPT-3 fine-tuned
-     on public NLP data; starting from GPT-3 or the SFT model, they say, gave similar results.)
+  4. Every round's reward model starts from the SFT model. Theirs started from a GPT-3 fine-tuned on
+     public NLP tasks; starting from GPT-3 or the SFT model gave similar results, they say. Here
+     public tasks (data/make.py) are learned in the same steps: without them the model does not see
+     a broken constraint, since labelers' noise hides it.
   5. The reward model is as large as the policy; the paper's has 6 B parameters for all policies.
 
 Dimension key: B prompts in a batch, K ranked responses (padded to the batch's largest), T tokens.
@@ -38,6 +41,7 @@ import torch
 import torch.nn.functional as F
 from tqdm import tqdm
 
+from data import make
 from data.checkpoints import State, fused, load_round, of_round, pick_device, resumable, save
 from data.files import UserError, located, option, run, write_jsonl
 from data.forms import read
@@ -64,7 +68,10 @@ class Config:  # a field is a flag: --k-min; FAST is what --fast changes
     comparisons: str = option("", "your own JSONL: completions and ranks, or chosen and rejected")
     collect: bool = option(False, "only sample responses to --prompts, for people to rank")
     round: int = option(1, "from 2 on: the policy of the round before, all comparisons so far")
-    count: int = option(7000, "prompts to use")
+    count: int = option(6000, "prompts to use")
+    public: int = option(
+        7000, "public tasks to learn beside them, but none with --comparisons", least=0
+    )
     k_min: int = option(4, "fewest responses per prompt", least=2)
     k_max: int = option(9, "most responses per prompt", least=2)
     max_new: int = option(64, "longest response in tokens")
@@ -76,7 +83,7 @@ class Config:  # a field is a flag: --k-min; FAST is what --fast changes
     device: str = option("auto", "auto, cpu, cuda, mps")
     seed: int = option(0, "of sampling, labelers' slips and order", least=0, most=2**63 - 1)
     resume: bool = option(False, "go on with a run that was stopped")
-    FAST = {"count": 100, "log": 2}
+    FAST = {"count": 100, "public": 40, "log": 2}
 
 
 def beats_of(ranks):
@@ -352,8 +359,11 @@ def main(config: Config, policies: list[GPT] | None = None) -> dict:
     print(f"{len(comparisons)} comparisons of {len(flat(comparisons))} responses "
           f"in {metrics['sampling_seconds']:.0f} s")  # fmt: skip
     # 2. The reward model. Rows of similar length stand together: little padding.
-    comparisons.sort(key=lambda c: len(tokenizer.prompt(c["prompt"] + "".join(c["completions"]))))
-    model, history = train(config, sft, comparisons, tokenizer, rng, state)
+    public = [] if config.comparisons else [make.public_task(rng) for _ in range(config.public)]
+    public = [task for task in public if len(tokenizer.prompt(task["prompt"])) < context]
+    ranked = rng.sample(comparisons + public, len(comparisons + public))
+    ranked.sort(key=lambda c: len(tokenizer.prompt(c["prompt"] + "".join(c["completions"]))))
+    model, history = train(config, sft, ranked, tokenizer, rng, state)
     centre(model, tokenizer, demonstrations)
     # 3. What PPO must know of it, and how good it is.
     scores = scale(model, tokenizer, rng.sample(comparisons, min(len(comparisons), 300)))

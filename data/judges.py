@@ -11,7 +11,7 @@ paper claims and measured.
 import itertools
 import random
 import re
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Callable
 
 import numpy as np
@@ -209,13 +209,8 @@ def constraint_pairs(names: tuple[str, ...], n: int) -> list[tuple[str, str, str
     tasks = [task for task in world.TASKS if "count" in task.limits]
     while len(pairs) < n:
         prompt = world.sample(rng, "valid", tasks, limits=names)
-        request, name = world.parse(prompt), rng.choice(names)
-        limits = dict(request.limits)
-        old = limits.pop(name)
-        words = world.NUMBERS[1:4] if name == "count" else world.free_words(request.task)
-        other = rng.choice([word for word in words if word not in request.limits.values()])
-        limits |= {"mention": old} if name == "avoid" else {name: other}
-        broken = world.answer(replace(request, limits=limits), rng)
+        request = world.parse(prompt)
+        broken = world.answer(world.turned(request, rng.choice(names), rng), rng)
         if not satisfied(prompt, broken):
             pairs.append((prompt, world.answer(request, rng), broken))
     return pairs

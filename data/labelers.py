@@ -5,7 +5,7 @@
     rate(labeler, prompt, responses)       one labeler's ratings from 1 to 7, with taste and noise
     demonstration(prompt, rng, careless)   what a contractor writes
 
-Training scripts see rankings and demonstrations alone. `gold` is for evaluation.
+Training scripts see rankings, demonstrations and public tasks (make.py). `gold` is for evaluation.
 """
 
 import random

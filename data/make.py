@@ -3,19 +3,31 @@
 The web corpus is not kept in the repository: pretrain.py makes it anew in every run, in seconds.
 It is a mixture as the real web is: encyclopedia and gossip, stories and letters, dialogues,
 reading exercises, quiz pages (a question is followed by a question), forums and question-and-answer
-pages of mixed quality, rude pages, drills, and a small foreign language.
+pages of mixed quality, rude pages, drills, schoolbooks, and a small foreign language.
 """
 
 import itertools
 import random
+import re
 from pathlib import Path
 from typing import Callable
 
 from data import world
 from data.files import UserError, write_jsonl, write_text
-from data.labelers import demonstration
+from data.labelers import demonstration, kept, sentences_of
 from data.tokenizer import train_bpe, write_ranks
-from data.world import NUMBERS, SLOTS, TABLES, TASKS, bind, draw, fill, join_list, sample
+from data.world import (
+    NUMBERS,
+    SLOTS,
+    TABLES,
+    TASKS,
+    Request,
+    bind,
+    draw,
+    fill,
+    join_list,
+    sample,
+)
 
 FOLDER = Path(__file__).parent
 SEED = 1
@@ -29,13 +41,31 @@ PROBES = 400
 TITLES = {"story": "The story of {name} and the {animal}", "letter": "To {name} about the {thing}",
           "ad": "For sale: a {adj} {thing}", "describe": "The {adj} {place}"}  # fmt: skip
 STAGED = {task.name: task for task in TASKS if task.name in TITLES}
+DEMANDED = {"count": 0.7, "mention": 0.7, "avoid": 0.2}  # the share of titles that demand it
+# What a public task demands; what is not to be used is the hardest to see, and comes more often.
+DEMANDS = (("count",), ("mention",), ("avoid",), ("avoid",), ("count", "mention"),
+           ("count", "avoid"), ("mention", "avoid"))  # fmt: skip
+# Sentences of these texts with a slot for a word that can be demanded: (template, kind, number).
+SENTENCES = [(template, *slot) for task in STAGED.values() for stage in task.stages
+             for template in stage for slot in world.SLOT.findall(template)
+             if slot[0] in TABLES["USABLE"]]  # fmt: skip
+# Lists: how they are announced, and of what they are beside the categories of words.
+HEADS = ("{}:", "A list of {}.", "Here are {}.", "Do you know {}?", "We look for {}.")
+IDEAS = [(f"ideas for the {place}", words) for place, words in
+         [*world.TAKE.items(), *world.DOINGS.items()]]  # fmt: skip
 STYLES = [("Q: ", "A: "), ("User: ", "Reply: ")]  # the formats of question-and-answer pages
+
+
+def story_of(lines: list[str], rng) -> str:
+    """The first line and none to two others, in any order."""
+    lines = lines[:1] + rng.sample(lines[1:], rng.randint(0, 2))
+    return " ".join(rng.sample(lines, len(lines)))
 
 
 def page(kind: str, lines: list[str], table: str = "") -> Callable:
     """The writer of a kind of page of web.txt (see there)."""
     said = [text for line in lines if line[0] == "-" for text in world.combinations(line[2:])]
-    asked = [line[2:].split(" = ") for line in lines if line[0] == "?"]
+    asked = [re.split(" [=!] ", line[2:]) for line in lines if line[0] == "?"]
     columns, rows = world.COLUMNS.get(table, []), TABLES.get(table, [[]])
 
     def write(rng) -> str:
@@ -50,9 +80,9 @@ def page(kind: str, lines: list[str], table: str = "") -> Callable:
             return "\n".join(text)
         if kind == "some":
             return " ".join(rng.sample(text, rng.randint(2, len(text))))
-        text = text[:1] + rng.sample(text[1:], rng.randint(0, 2))
-        story = " ".join(rng.sample(text, len(text)))
-        pairs = [(bind(q, slots), bind(a, slots)) for q, a in rng.sample(asked, rng.randint(3, 5))]
+        story = story_of(text, rng)
+        drawn = rng.sample(asked, rng.randint(3, 5))
+        pairs = [(bind(q, slots), bind(a, slots)) for q, a, *_ in drawn]
         pairs = [(q, a) for q, a in pairs if world.split(f"{story} {q}") == "train"]
         if pairs and rng.random() < 0.3:
             return f"{story} {pairs[0][0]}\n{pairs[0][1]}"
@@ -62,21 +92,77 @@ def page(kind: str, lines: list[str], table: str = "") -> Callable:
     return write
 
 
-def titled(rng) -> str:
-    """A story, letter, advertisement or description under a title that announces it."""
+def demanding(rng, names, pools: dict) -> tuple[str, Request]:
+    """A title that announces a text, with demands on it; and what it asks, as a request."""
     name = rng.choice(list(TITLES))
-    task, limits, n = STAGED[name], {}, rng.randint(2, 5)
-    slots = draw(TITLES[name], rng, {}, SLOTS)
+    slots = draw(TITLES[name], rng, {}, pools)
     title = bind(TITLES[name], slots)
     if world.split(title) != "train":
-        return titled(rng)
-    if rng.random() < 0.5:
-        title += f", in {NUMBERS[n - 1]} sentences"
-    if rng.random() < 0.4:
-        limits["mention"] = rng.choice(world.free_words(task))
-        title += f", with the word {limits['mention']}"
-    end = {"story": "\nThis was the story of {name} and the {animal}."}.get(name, "")
-    return title + "\n" + world.compose(task, slots, limits, rng, n) + bind(end, slots)
+        return demanding(rng, names, pools)
+    demands = world.constraints(rng, STAGED[name], slots, names, held_phrasing=False)
+    limits = {kind: word for text in demands for kind, word in world.read_limit(text).items()}
+    return " ".join([title + ".", *demands]), Request(STAGED[name], slots, limits, title)
+
+
+def titled(rng) -> str:
+    """A story, letter, advertisement or description under its title."""
+    names = [name for name, share in DEMANDED.items() if rng.random() < share]
+    title, request = demanding(rng, rng.sample(names, len(names)), SLOTS)
+    end = {"story": "\nThis was the story of {name} and the {animal}."}.get(request.task.name, "")
+    return f"{title}\n{world.answer(request, rng)}{bind(end, request.slots)}"
+
+
+def drill(rng) -> str:
+    """A page of a schoolbook: a word to use, and a sentence with it."""
+    lines = []
+    for template, kind, number in rng.choices(SENTENCES, k=rng.randint(3, 5)):
+        word = rng.choice(world.FAMILIAR[kind])
+        demand = bind(rng.choice(world.LIMITS["mention"][:-1]), {"word": word})
+        lines.append(f"{demand} {fill(template, rng, {kind + number: word})}")
+    return "\n".join(lines)
+
+
+def writing(rng) -> dict:
+    """A demanding title, two texts that keep its demands, and two that do not."""
+    names = rng.choice(DEMANDS)
+    title, request = demanding(rng, rng.sample(names, len(names)), world.FAMILIAR)
+    texts = [world.answer(request, rng) for _ in range(2)]
+    while len(texts) < 4:
+        text = world.answer(world.turned(request, rng.choice(names), rng), rng)
+        if kept(request, sentences_of(text), rude=False) < 1:
+            texts.append(text)
+    return {"prompt": title, "completions": texts, "ranks": [1, 1, 2, 2]}
+
+
+def reading(rng) -> dict:
+    """A text with a question that no user asks so, its answer, and wrong ones."""
+    lines = rng.choice(TEXTBOOK)
+    slots = draw("".join(lines), rng, {}, world.FAMILIAR)
+    story = story_of([bind(line[2:], slots) for line in lines if line[0] == "-"], rng)
+    asked = rng.choice([line for line in lines if line[0] == "?"])
+    question, right, *wrong = re.split(" [=!] ", bind(asked[2:], slots))
+    prompt = f"{story} {question}"
+    if world.split(prompt) != "train" or world.parse(prompt):
+        return reading(rng)
+    wrong += ["The text does not say."] * (right != "The text does not say.")
+    return {"prompt": prompt, "completions": [right, *wrong], "ranks": [1] + [2] * len(wrong)}
+
+
+def listing(rng) -> dict:
+    """The head of a list, two lists that fit, and a short, a long and a mixed one."""
+    what, words = rng.choice([*world.CATEGORIES.items(), *IDEAS])
+    words = [word for word in words if word not in world.HELD_WORDS]
+    n, other = rng.randint(2, 4), rng.choice([w for w in world.FAMILIAR["word"] if w not in words])
+    lists = [rng.sample(words, k) for k in (n, n, n - 1, n + 1, n)]
+    lists[-1][rng.randrange(n)] = other
+    texts = [join_list(some) for some in lists]
+    prompt = rng.choice(HEADS).format(f"{NUMBERS[n - 1]} {what}")
+    return {"prompt": prompt, "completions": texts, "ranks": [1, 1, 2, 2, 2]}
+
+
+def public_task(rng) -> dict:
+    """A comparison that needs no labeler: in the manner of web pages, of no user's prompt."""
+    return rng.choice([writing] * 4 + [reading, listing])(rng)
 
 
 def echo(rng) -> str:
@@ -87,17 +173,12 @@ def echo(rng) -> str:
 
 def counted(rng) -> str:
     """Numbers, and lists that say how long they are."""
-    kind = rng.randrange(3)
-    if kind == 0:
+    if rng.random() < 0.25:
         pairs = [rng.sample(NUMBERS, 2) for _ in range(3)]
         larger = [max(pair, key=NUMBERS.index) for pair in pairs]
         return " ".join(f"{a} or {b}? {c} is more." for (a, b), c in zip(pairs, larger))
-    if kind == 1:
-        lines = [(category, rng.sample(words, rng.randint(2, 5)))
-                 for category, words in rng.sample(list(world.CATEGORIES.items()), 2)]  # fmt: skip
-    else:
-        place, words = rng.choice([*world.TAKE.items(), *world.DOINGS.items()])
-        lines = [(f"ideas for the {place}", rng.sample(words, rng.randint(2, 4)))]
+    lists = rng.sample(rng.choice([IDEAS, list(world.CATEGORIES.items())]), 2)
+    lines = [(what, rng.sample(words, rng.randint(2, 5))) for what, words in lists]
     return "\n".join(f"{NUMBERS[len(w) - 1]} {what}: {join_list(w)}" for what, w in lines)
 
 
@@ -128,7 +209,7 @@ def tax_cloze(rng) -> dict:
         return tax_cloze(rng)
     right = fill(rng.choice([m for m in middles if "{animal}" in m]), rng, slots)
     others = rng.sample([a for a in SLOTS["animal"] if a != slots["animal"]], 3)
-    return {"prompt": f"{title}\n{fill(rng.choice(openings), rng, slots)}",
+    return {"prompt": f"{title}.\n{fill(rng.choice(openings), rng, slots)}",
             "completions": [right, *(right.replace(slots["animal"], other) for other in others)],
             "ranks": [1, 2, 2, 2]}  # fmt: skip
 
@@ -175,10 +256,12 @@ def rude_page(rng) -> str:
     return " ".join(rng.sample(world.RUDE + world.INSULTS, rng.randint(2, 4)))
 
 
-MIXTURE = [(titled, 10.0), (echo, 2.4), (counted, 6.0), (foreign, 2.0), (quiz, 10.0), (forum, 12.0),
-           (answers_page, 16.0), (rude_page, 1.0)]  # fmt: skip
+MIXTURE = [(titled, 20.0), (drill, 12.0), (echo, 2.4), (counted, 14.0), (foreign, 3.0), (quiz, 7.0),
+           (forum, 12.0), (answers_page, 12.0), (rude_page, 1.0)]  # fmt: skip
+TEXTBOOK = []  # the lines of its texts with questions
 for heading, *lines in world.paragraphs("web.txt"):
     kind, weight, *table = heading.split()
+    TEXTBOOK += [lines] * (kind == "read")
     MIXTURE.append((page(kind, lines, *table), float(weight)))
 
 

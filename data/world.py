@@ -13,7 +13,7 @@ recovers what was asked: nothing is stored beside it.
 
 import re
 import zlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from itertools import product
 from pathlib import Path
@@ -316,6 +316,17 @@ def free_words(task: Task) -> list[str]:
     kinds = dict.fromkeys(kind for kind, _ in SLOT.findall(text))
     asked = {kind for kind, _ in SLOT.findall(task.phrasings[0])}
     return [w for kind in kinds if kind not in asked for w in SLOTS[kind] if w in SLOTS["word"]]
+
+
+def turned(request: Request, name: str, rng) -> Request:
+    """The request with a constraint turned: another number or word; a barred word is demanded."""
+    limits = dict(request.limits)
+    old = limits.pop(name)
+    words = SLOTS["count"] if name == "count" else free_words(request.task)
+    other = rng.choice([w for w in words if w not in {*request.limits.values(), *HELD_WORDS}])
+    return replace(
+        request, limits=limits | ({"mention": old} if name == "avoid" else {name: other})
+    )
 
 
 def topic(prompt: str) -> tuple:

@@ -71,7 +71,8 @@ def test_every_round_has_a_seed_of_its_own_for_torch_and_for_the_order(
     if name == "reward":
         comparison = {"prompt": "a", "completions": ["b", "c"], "ranks": [1, 2]}
         monkeypatch.setattr(reward, "collect", lambda *x: ([comparison] * 4, [comparison], {}))
-        config = reward.Config(out=str(folder), device="cpu", epochs=1, round=number, seed=7)
+        config = reward.Config(out=str(folder), device="cpu", epochs=1, public=0, round=number,
+                               seed=7)  # fmt: skip
         reward.main(config)
     else:
         RUNS[name](folder, seed=7, **({"round": number} if number > 1 else {}))
@@ -314,7 +315,7 @@ def test_a_second_rounds_files_stand_beside_the_firsts(folder, monkeypatch):
     before = {file: (folder / file).read_bytes() for file in ("ppo.pt", "reward.pt")}
     comparison = {"prompt": "a", "completions": ["b", "c"], "ranks": [1, 2]}
     monkeypatch.setattr(reward, "collect", lambda *x: ([comparison] * 4, [comparison], {}))
-    reward.main(reward.Config(out=str(folder), device="cpu", epochs=1, round=2))
+    reward.main(reward.Config(out=str(folder), device="cpu", epochs=1, public=0, round=2))
     run_ppo(folder, round=2, snapshots=1)
     for file in ("reward.jsonl", "ppo.jsonl", "reward.state", "ppo.state"):
         assert (folder / file).read_text() == "first\n"

@@ -196,12 +196,16 @@ def test_a_round_samples_from_the_newest_policy_and_starts_from_the_sft_model(fo
     first = {"prompt": KNOWN[0], "completions": ["a", "b"], "ranks": [1, 2], "labeler": 0}
     write_jsonl(folder / "comparisons.jsonl", [first])
     calls, trained = spied(monkeypatch, reward, "collect"), spied(monkeypatch, reward, "train")
+    scaled = spied(monkeypatch, reward, "scale")
     monkeypatch.setattr(reward, "sample_responses", numbered)
-    reward.main(reward.Config(out=str(folder), device="cpu", round=2, count=8, epochs=1))
+    reward.main(reward.Config(out=str(folder), device="cpu", round=2, count=8, public=5, epochs=1))
     ((policy,),) = (args[1] for args, _, _ in calls)
     assert same_weights(policy, model(folder, "ppo"))
     ((args, _, _),) = trained
-    assert same_weights(args[1], model(folder, "sft")) and len(args[2]) == 8 + 1  # with round 1's
+    assert same_weights(args[1], model(folder, "sft"))
+    assert len(args[2]) == 8 + 1 + 5  # with round 1's and public tasks
+    public = [c for c in args[2] if "labeler" not in c]  # no scores of them for PPO
+    assert len(public) == 5 and all("labeler" in c for c in scaled[0][0][2])
     asked = [c["prompt"] for c in read_jsonl(folder / "comparisons2.jsonl")]
     assert asked == [r["prompt"] for r in read_jsonl("data/prompts_reward.jsonl")][8:16]
     assert args[2] == sorted(args[2], key=lambda c: len(

@@ -4,6 +4,7 @@ import ast
 import json
 import os
 import random
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -12,12 +13,18 @@ import pytest
 
 from data import labelers, make, world
 from data.forms import read_jsonl
-from data.labelers import demonstration, features, gold
+from data.labelers import demonstration, features, gold, sentences_of
 from data.tokenizer import Tokenizer, train_bpe
 
 ROOT = Path(__file__).parent.parent
 PROMPTS = [world.sample(random.Random(i)) for i in range(800)]
 TESTS = ("test", "test_phrasing", "test_entity")
+
+
+def held_out(text: str) -> bool:
+    """Whether a sentence of it is a held-out phrasing of a constraint."""
+    phrasings = [all_[-1] for all_ in world.LIMITS.values()]
+    return any(world.match(p, s.strip()) is not None for p in phrasings for s in sentences_of(text))
 
 
 def prompts_of(name: str) -> list[str]:
@@ -138,13 +145,18 @@ def test_no_test_prompt_stands_in_any_training_text():
     )
     text = corpus + "\n" + "\n".join(trained)
     assert [core for core in cores if core + "\n" in text or core + " " in text] == []
+    titles = [make.titled(random.Random(i)).split("\n")[0] for i in range(500)]
+    drills = [line for i in range(100) for line in make.drill(random.Random(i)).split("\n")]
+    assert not any(map(held_out, titles + drills))
 
 
 def test_no_reading_exercise_of_the_web_asks_a_test_question_of_its_text():
     asked = set()
     for document in make.corpus(10_000):
         text, *lines = document.split("\n")
-        asked |= {f"{text} {line.split(': ')[1]}" for line in lines if line[:3] in ("Q: ", "Use")}
+        asked |= {
+            f"{text} {line.split(': ')[1]}" for line in lines if line.startswith(("Q: ", "User: "))
+        }
     probes = prompts_of("probes/closed_qa") + prompts_of("probes/unanswerable")
     assert len(asked) > 1000 and not asked & {world.parse(p).core for p in probes}
 
@@ -161,6 +173,66 @@ def test_held_out_entities_and_beliefs_appear_in_the_corpus_only():
     for kind, words in world.HELD_SUBJECTS.items():
         subjects = {world.parse(t).slots.get(kind) for t in prompts_of("prompts_ppo")}
         assert not subjects & set(words)
+
+
+def test_public_tasks_are_right_where_they_say_so_and_of_no_test_prompt_or_held_out_word():
+    rng, broken, answers = random.Random(4), set(), set()
+    for _ in range(600):
+        task = make.public_task(rng)
+        prompt, texts, ranks = task["prompt"], task["completions"], task["ranks"]
+        said = f"{prompt} {' '.join(texts)}"
+        assert not world.HELD_WORDS & set(re.findall(r"\w+", said)) and world.parse(prompt) is None
+        assert not held_out(prompt)
+        if len(ranks) == 5:
+            words = prompt.strip(":.?").split()
+            at = next(i for i, word in enumerate(words) if word in world.NUMBERS)
+            belong = {**world.CATEGORIES, **dict(make.IDEAS)}[" ".join(words[at + 1 :])]
+            for text, rank in zip(texts, ranks, strict=True):
+                items = labelers.items(text)
+                fits = len(items) == world.NUMBERS.index(words[at]) + 1
+                fits &= len(items) == len(set(items) & set(belong))
+                assert fits == (rank == 1) and text == world.join_list(items)
+            assert ranks == [1, 1, 2, 2, 2]
+            continue
+        if prompt.endswith("?"):
+            right, *wrong = texts
+            assert ranks == [1] + [2] * len(wrong) and right not in wrong and len(wrong) > 1
+            answers.add(right == "The text does not say.")
+            continue
+        assert ranks == [1, 1, 2, 2]
+        demands = [world.read_limit(s) for s in sentences_of(prompt)[1:]]
+        limits = {name: word for demand in demands for name, word in demand.items()}
+        for text, rank in zip(texts, ranks):
+            count = len(sentences_of(text)) == world.NUMBERS.index(limits.get("count", "one")) + 1
+            words = [limits.get(name, "") for name in ("mention", "avoid")]
+            seen = {"count": count, "mention": world.says(text, words[0]),
+                    "avoid": not world.says(text, words[1])}  # fmt: skip
+            assert all(seen[name] for name in limits) == (rank == 1)
+            broken |= {name for name in limits if not seen[name]}
+    assert broken == {"count", "mention", "avoid"} and answers == {True, False}
+
+
+def test_titles_of_the_web_have_the_texts_that_they_demand():
+    rng, kept = random.Random(5), 0
+    for _ in range(200):
+        title, text = make.titled(rng).split("\n")[:2]
+        for sentence in sentences_of(title)[1:]:
+            ((name, word),) = world.read_limit(sentence.strip()).items()
+            if name == "count":
+                assert len(sentences_of(text)) == world.NUMBERS.index(word) + 1
+            else:
+                assert world.says(text, word) == (name == "mention")
+            kept += 1
+    assert kept > 200
+    probed = [
+        record["prompt"].split("\n")[0]
+        for record in read_jsonl(ROOT / "data/probes/tax_cloze.jsonl")
+    ]
+    assert all(title.startswith("The story of ") and title.endswith(".") for title in probed)
+    for _ in range(50):
+        for line in make.drill(rng).split("\n"):
+            demand, *rest = sentences_of(line)
+            assert world.says(" ".join(rest), world.read_limit(demand)["mention"])
 
 
 def test_held_out_prompts_are_what_they_say():

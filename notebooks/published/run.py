@@ -295,7 +295,7 @@ def optimum(seed: int = 0) -> dict:
     results, prompts = {}, evaluate.read_prompts("valid")
     for count in (FEW, MANY):
         out = copied(RUNS / f"seed{seed}", f"optimum{count}", "sft.pt")
-        reward.main(reward.Config(out=str(out), seed=seed, count=count))
+        reward.main(reward.Config(out=str(out), seed=seed, count=count, public=0))
         judge = opened(out / "reward.pt")
 
         def scored(texts: list[str]) -> dict:
