@@ -57,7 +57,7 @@ RUNS, TOKENIZER, MAX_NEW = ROOT / "out" / "published", Tokenizer(), evaluate.Con
 STEPS = {module.__name__: module for module in (pretrain, sft, reward, ppo, evaluate)}
 SEEDS, PTX, OTHER_PTX = (0, 1, 2), 0.5, (0.1, 2.0)
 HELD_OUT = LABELERS // 2  # the first labeler whose rankings train nothing
-PROMPT = "Hello, my name is Will."
+PROMPT = "Tell me a story about Grace and a wolf. Mention the word box."
 LONGER = 3 * pretrain.Config.tokens
 SHARES = {"none careless": 0.0, "a quarter careless": 0.25, "half careless": 0.5}
 BETAS, LONG = (0.0, 0.05, 0.15), 200  # of over-optimisation: coefficients of KL, iterations
@@ -144,7 +144,7 @@ def shipped(seed: int = 0) -> dict:
     for file in ("evaluate.json", "made.json"):
         shutil.copy(source / file, folder / file)
     texts = evaluate.main(evaluate.Config(out=str(folder), prompt=PROMPT))
-    found = {name: {"answer": text, "gold": gold(PROMPT, text)} for name, text in texts.items()}
+    found = {name: {"answer": text, "gold": gold(PROMPT, text)} for name, (text,) in texts.items()}
     return {"prompt": PROMPT, "seed": seed, "answers": found}
 
 
