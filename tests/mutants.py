@@ -339,8 +339,6 @@ MUTANTS = [
      "stored_with"),
     ("data/forms.py", "len(ranks) == len(completions)", "len(ranks) <= len(completions)", MAINS,
      "do_not_fit"),
-    ("data/world.py", '{"mention": old} if name == "avoid" else {name: other}', "{name: other}",
-     WORLD, "public"),
     ("data/make.py", "if kept(request, sentences_of(text), rude=False) < 1:", "if text:", WORLD,
      "public"),
     ("data/make.py", "len(names)), world.FAMILIAR)", "len(names)), SLOTS)", WORLD,

@@ -49,9 +49,9 @@ def chain(tmp_path_factory):
     steps = [
         ("pretrain",),
         ("sft", "--batch", 32),
-        ("reward", "--count", 40),
+        ("reward", "--count", 40, "--public", 40),
         ("ppo",),
-        ("reward", "--round", 2, "--count", 40),
+        ("reward", "--round", 2, "--count", 40, "--public", 40),
         ("ppo", "--round", 2, *short),
         ("ppo", "--ptx-coef", 0.5, *short),
         ("evaluate", "--count", 12),

@@ -26,7 +26,7 @@ PRODUCTS = {"pretrain": "base", "sft": "sft", "reward": "reward", "ppo": "ppo"}
 SMALL = {
     "pretrain": ("--tokens", "40000"),
     "sft": ("--epochs", "1"),
-    "reward": ("--count", "60"),
+    "reward": ("--count", "60", "--public", "40"),
     "ppo": ("--iterations", "4", "--value-warmup", "1", "--episodes", "32", "--minibatch", "16"),
 }
 SIZE = Tokenizer().size

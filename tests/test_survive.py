@@ -408,7 +408,7 @@ def sampled_reward(folder, **changes):
     """The reward model of comparisons that are sampled and ranked anew."""
     write_jsonl(folder / "known.jsonl", [{"prompt": "Name two colors."}] * 4)
     settings = {"prompts": str(folder / "known.jsonl"), "valid": str(folder / "known.jsonl"),
-                "comparisons": "", "batch": 1, "max_new": 4, **changes}  # fmt: skip
+                "comparisons": "", "public": 0, "batch": 1, "max_new": 4, **changes}  # fmt: skip
     return run_reward(folder, **settings)
 
 
