@@ -5,8 +5,8 @@
 
 Samples K = 4..9 responses per prompt from the current policy, has a labeler rank them, and trains
 a reward model to score the preferred one higher. The labelers are simulated: each has a taste of
-its own, makes mistakes, and gives ties. Beside their comparisons stand as many public tasks, whose
-right and wrong answers are certain.
+its own, makes mistakes, and gives ties. Beside their comparisons stand about as many public tasks,
+whose right and wrong answers are certain.
 
 Reads out/sft.pt, data/prompts_reward.jsonl, data/valid.jsonl, data/demonstrations.jsonl; from
 round 2 on also the last round's policy and all earlier comparisons.

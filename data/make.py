@@ -62,10 +62,15 @@ def story_of(lines: list[str], rng) -> str:
     return " ".join(rng.sample(lines, len(lines)))
 
 
+def parts_of(lines: list[str]) -> tuple[list[str], list[list[str]]]:
+    """What a page of web.txt says, and its questions, each with its answer and wrong ones."""
+    said = [text for line in lines if line[0] == "-" for text in world.combinations(line[2:])]
+    return said, [re.split(" [=!] ", line[2:]) for line in lines if line[0] == "?"]
+
+
 def page(kind: str, lines: list[str], table: str = "") -> Callable:
     """The writer of a kind of page of web.txt (see there)."""
-    said = [text for line in lines if line[0] == "-" for text in world.combinations(line[2:])]
-    asked = [re.split(" [=!] ", line[2:]) for line in lines if line[0] == "?"]
+    said, asked = parts_of(lines)
     columns, rows = world.COLUMNS.get(table, []), TABLES.get(table, [[]])
 
     def write(rng) -> str:
@@ -136,15 +141,15 @@ def writing(rng) -> dict:
 
 def reading(rng) -> dict:
     """A text with a question that no user asks so, its answer, and wrong ones."""
-    lines = rng.choice(TEXTBOOK)
-    slots = draw("".join(lines), rng, {}, world.FAMILIAR)
-    story = story_of([bind(line[2:], slots) for line in lines if line[0] == "-"], rng)
-    asked = rng.choice([line for line in lines if line[0] == "?"])
-    question, right, *wrong = re.split(" [=!] ", bind(asked[2:], slots))
+    said, asked = rng.choice(TEXTBOOK)
+    slots = draw("".join(itertools.chain(said, *asked)), rng, {}, world.FAMILIAR)
+    story = story_of([bind(line, slots) for line in said], rng)
+    question, right, *wrong = [bind(text, slots) for text in rng.choice(asked)]
     prompt = f"{story} {question}"
     if world.split(prompt) != "train" or world.parse(prompt):
         return reading(rng)
-    wrong += ["The text does not say."] * (right != "The text does not say.")
+    unsaid = "The text does not say."
+    wrong += [unsaid] * (right != unsaid)
     return {"prompt": prompt, "completions": [right, *wrong], "ranks": [1] + [2] * len(wrong)}
 
 
@@ -258,10 +263,10 @@ def rude_page(rng) -> str:
 
 MIXTURE = [(titled, 20.0), (drill, 12.0), (echo, 2.4), (counted, 14.0), (foreign, 3.0), (quiz, 7.0),
            (forum, 12.0), (answers_page, 12.0), (rude_page, 1.0)]  # fmt: skip
-TEXTBOOK = []  # the lines of its texts with questions
+TEXTBOOK = []  # texts with questions
 for heading, *lines in world.paragraphs("web.txt"):
     kind, weight, *table = heading.split()
-    TEXTBOOK += [lines] * (kind == "read")
+    TEXTBOOK += [parts_of(lines)] * (kind == "read")
     MIXTURE.append((page(kind, lines, *table), float(weight)))
 
 

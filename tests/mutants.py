@@ -346,6 +346,7 @@ MUTANTS = [
     ("data/make.py", '"ranks": [1, 1, 2, 2, 2]', '"ranks": [1, 1, 1, 2, 2]', WORLD, "public"),
     ("reward.py", "rng.sample(comparisons + public, len(comparisons + public))",
      "rng.sample(comparisons, len(comparisons))", MAINS, "newest_policy"),
+    ("data/make.py", "question, right, *wrong =", "question, *wrong, right =", WORLD, "public"),
     ("data/make.py", 'or world.parse(prompt):', 'or not prompt:', WORLD, "public"),
     ("data/make.py", "held_phrasing=False", "held_phrasing=True", WORLD, "public"),
     ("data/make.py", 'world.LIMITS["mention"][:-1]', 'world.LIMITS["mention"]', WORLD,

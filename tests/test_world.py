@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from data import labelers, make, world
+from data import judges, labelers, make, world
 from data.forms import read_jsonl
 from data.labelers import demonstration, features, gold, sentences_of
 from data.tokenizer import Tokenizer, train_bpe
@@ -19,12 +19,13 @@ from data.tokenizer import Tokenizer, train_bpe
 ROOT = Path(__file__).parent.parent
 PROMPTS = [world.sample(random.Random(i)) for i in range(800)]
 TESTS = ("test", "test_phrasing", "test_entity")
+SUBJECTS = world.SLOTS["name"] + world.SLOTS["thing"]
 
 
 def held_out(text: str) -> bool:
     """Whether a sentence of it is a held-out phrasing of a constraint."""
-    phrasings = [all_[-1] for all_ in world.LIMITS.values()]
-    return any(world.match(p, s.strip()) is not None for p in phrasings for s in sentences_of(text))
+    held = [phrasings[-1] for phrasings in world.LIMITS.values()]
+    return any(world.match(p, s) is not None for p in held for s in sentences_of(text))
 
 
 def prompts_of(name: str) -> list[str]:
@@ -154,9 +155,8 @@ def test_no_reading_exercise_of_the_web_asks_a_test_question_of_its_text():
     asked = set()
     for document in make.corpus(10_000):
         text, *lines = document.split("\n")
-        asked |= {
-            f"{text} {line.split(': ')[1]}" for line in lines if line.startswith(("Q: ", "User: "))
-        }
+        lines = [line for line in lines if line.startswith(("Q: ", "User: "))]
+        asked |= {f"{text} {line.split(': ')[1]}" for line in lines}
     probes = prompts_of("probes/closed_qa") + prompts_of("probes/unanswerable")
     assert len(asked) > 1000 and not asked & {world.parse(p).core for p in probes}
 
@@ -197,7 +197,17 @@ def test_public_tasks_are_right_where_they_say_so_and_of_no_test_prompt_or_held_
         if prompt.endswith("?"):
             right, *wrong = texts
             assert ranks == [1] + [2] * len(wrong) and right not in wrong and len(wrong) > 1
-            answers.add(right == "The text does not say.")
+            *story, question = sentences_of(prompt)
+            said = " ".join(story)
+            about = [w for w in re.findall(r"\w+", question) if w in SUBJECTS]
+            answered = all(world.says(said, word) for word in about)
+            assert about and answered == (right != "The text does not say.")
+            answers.add(answered)
+            for text in texts if answered else []:
+                words = [w for w in re.findall(r"\w+", text) if w in judges.WORDS]
+                there = words and all(world.says(said, word) for word in words)
+                there = there and (" at the " not in text or text[text.index(" at ") : -1] in said)
+                assert bool(there) == (text == right)
             continue
         assert ranks == [1, 1, 2, 2]
         demands = [world.read_limit(s) for s in sentences_of(prompt)[1:]]
@@ -217,17 +227,14 @@ def test_titles_of_the_web_have_the_texts_that_they_demand():
     for _ in range(200):
         title, text = make.titled(rng).split("\n")[:2]
         for sentence in sentences_of(title)[1:]:
-            ((name, word),) = world.read_limit(sentence.strip()).items()
+            ((name, word),) = world.read_limit(sentence).items()
             if name == "count":
                 assert len(sentences_of(text)) == world.NUMBERS.index(word) + 1
             else:
                 assert world.says(text, word) == (name == "mention")
             kept += 1
     assert kept > 200
-    probed = [
-        record["prompt"].split("\n")[0]
-        for record in read_jsonl(ROOT / "data/probes/tax_cloze.jsonl")
-    ]
+    probed = [page.split("\n")[0] for page in prompts_of("probes/tax_cloze")]
     assert all(title.startswith("The story of ") and title.endswith(".") for title in probed)
     for _ in range(50):
         for line in make.drill(rng).split("\n"):
