@@ -280,7 +280,7 @@ def tables() -> dict[str, str]:
 
 # -------------------------------------------------------------------------------------- pictures
 def picture(title: str, x: str = "", y: str = ""):
-    fig, axis = figure("", width=6.6, height=4.6)
+    fig, axis = figure(width=6.6, height=4.6)
     axis.set(xlabel=x, ylabel=y)
     axis.set_title(title)
     return fig, axis
@@ -293,23 +293,41 @@ def box(axis, x: float, y: float, width: float, height: float, fill: str, edge: 
                                   facecolor=fill, edgecolor=edge, linewidth=1.8))  # fmt: skip
 
 
-def flow(axis, ink="#222222") -> None:
-    """The boxes and arrows of the three steps above the policies."""
-    for text, x in (("people write\nanswers", 2.5), ("people rank\nits answers", 4.93)):
-        box(axis, x, 5.45, 2.0, 0.86, "white", ink)
-        axis.add_patch(Circle((x - 0.7, 5.59), 0.1, color=ink))
-        axis.add_patch(Wedge((x - 0.7, 5.23), 0.2, 0, 180, color=ink))
-        axis.text(x + 0.2, 5.45, text, fontsize=13, **MIDDLE)
-    box(axis, 7.03, 5.45, 1.4, 0.86, GREEN, GREEN)
+MODELS_DRAWN = {"gpt": ("continues text", 1.35, GRAY, "white"),
+                "sft": ("imitates people", 4.0, ORANGE, "black"),
+                "ppo": ("follows the score", 6.65, BLUE, "white")}  # fmt: skip
+
+
+def flow(axis, lit=("gpt", "sft", "reward", "ppo"), ink="#222222", pale="#c9c9c9") -> None:
+    """The three steps as boxes and arrows; those that are not lit are pale."""
+    def shade(step: str, color: str = ink) -> str:
+        return color if step in lit else pale
+
+    for name, (does, x, color, letters) in MODELS_DRAWN.items():
+        box(axis, x, 4.0, 1.7, 0.86, shade(name, color), shade(name, color))
+        letters = letters if name in lit else "white"
+        axis.text(x, 4.13, MODELS[name], color=letters, fontsize=18, weight="bold", **MIDDLE)
+        axis.text(x, 3.78, does, color=letters, fontsize=12.5, **MIDDLE)
+    for step, text, x in (("sft", "people write\nanswers", 2.5),
+                          ("reward", "people rank\nits answers", 4.93)):  # fmt: skip
+        box(axis, x, 5.45, 2.0, 0.86, "white", shade(step))
+        axis.add_patch(Circle((x - 0.7, 5.59), 0.1, color=shade(step)))
+        axis.add_patch(Wedge((x - 0.7, 5.23), 0.2, 0, 180, color=shade(step)))
+        axis.text(x + 0.2, 5.45, text, fontsize=13, color=shade(step), **MIDDLE)
+    box(axis, 7.03, 5.45, 1.4, 0.86, shade("reward", GREEN), shade("reward", GREEN))
     axis.text(7.03, 5.45, "reward\nmodel", color="white", fontsize=15, weight="bold", **MIDDLE)
-    axis.text(7.4, 4.75, "score", fontsize=13, **MIDDLE)
-    style = {"arrowstyle": "-|>,head_width=0.4,head_length=0.7", "linewidth": 2.4, "color": ink}
-    for start, end in (((2.67, 5.02), (2.67, 4.08)), ((2.2, 4.0), (3.15, 4.0)),
-                       ((4.3, 4.43), (4.3, 5.02)), ((5.93, 5.45), (6.33, 5.45)),
-                       ((7.03, 5.02), (7.03, 4.43)), ((4.85, 4.0), (5.8, 4.0))):  # fmt: skip
-        axis.annotate("", end, start, arrowprops={**style, "shrinkA": 0, "shrinkB": 2})
-    for text, x, y in (("1", 1.54, 5.84), ("2", 3.97, 5.84), ("3", 5.84, 4.37)):
-        axis.add_patch(Circle((x, y), 0.2, color=ink, zorder=3))
+    axis.text(7.4, 4.75, "score", fontsize=13, color=shade("ppo"), **MIDDLE)
+    style = {"arrowstyle": "-|>,head_width=0.4,head_length=0.7", "linewidth": 2.4}
+    for step, start, end in (("sft", (2.67, 5.02), (2.67, 4.08)), ("sft", (2.2, 4.0), (3.15, 4.0)),
+                             ("reward", (4.3, 4.43), (4.3, 5.02)),
+                             ("reward", (5.93, 5.45), (6.33, 5.45)),
+                             ("ppo", (7.03, 5.02), (7.03, 4.43)),
+                             ("ppo", (4.85, 4.0), (5.8, 4.0))):  # fmt: skip
+        arrow = {**style, "color": shade(step), "shrinkA": 0, "shrinkB": 2}
+        axis.annotate("", end, start, arrowprops=arrow)
+    for step, text, x, y in (("sft", "1", 1.54, 5.84), ("reward", "2", 3.97, 5.84),
+                             ("ppo", "3", 5.84, 4.37)):  # fmt: skip
+        axis.add_patch(Circle((x, y), 0.2, color=shade(step), zorder=3))
         axis.text(x, y - 0.01, text, color="white", weight="bold", fontsize=14, zorder=4, **MIDDLE)
 
 
@@ -325,15 +343,9 @@ def steps():
     axis.plot([0.1, 7.9], [3.17, 3.17], color="#cccccc", linewidth=1.2, zorder=0)
     axis.text(4, 3.17, f"asked: “{found['prompt']}”", fontsize=14, style="italic", **MIDDLE,
               bbox={"facecolor": "white", "edgecolor": "none"})  # fmt: skip
-    for name, does, x, color, tint, letters in (
-        ("gpt", "continues text", 1.35, GRAY, "#f1f1f1", "white"),
-        ("sft", "imitates people", 4.0, ORANGE, "#fdf3dd", "black"),
-        ("ppo", "follows the score", 6.65, BLUE, "#e0eef7", "white"),
-    ):
-        box(axis, x, 4.0, 1.7, 0.86, color, color)
-        axis.text(x, 4.13, MODELS[name], color=letters, fontsize=18, weight="bold", **MIDDLE)
-        axis.text(x, 3.78, does, color=letters, fontsize=12.5, **MIDDLE)
-        box(axis, x, 2.06, 2.5, 1.64, tint, color)
+    tints = {"gpt": "#f1f1f1", "sft": "#fdf3dd", "ppo": "#e0eef7"}
+    for name, (_, x, color, _) in MODELS_DRAWN.items():
+        box(axis, x, 2.06, 2.5, 1.64, tints[name], color)
         answer = f"“{found['answers'][name]['answer']}”"
         lines = textwrap.wrap(answer, 25, max_lines=7, placeholder=" …")
         axis.text(x, 2.06, "\n".join(lines), fontsize=12.5, **MIDDLE)
