@@ -129,7 +129,7 @@ def here(*lit: str) -> None:
     from published.draw import flow
 
     fig, axis = figure(height=2.9)
-    axis.set(xlim=(0, 8), ylim=(3.5, 6.0))
+    axis.set(xlim=(0, 8), ylim=(3.5, 6.1))
     axis.axis("off")
     flow(axis, lit)
     names = {"gpt": "the language model", "sft": "step 1, supervised fine-tuning",
