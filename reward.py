@@ -1,12 +1,12 @@
 """Step 2: comparisons and the reward model (InstructGPT, sections 3.4-3.5, equation 1).
 
-    python reward.py                   about 270 s on two CPU cores
+    python reward.py                   about 210 s on two CPU cores
     python reward.py --round 2         after ppo.py: samples from its policy, learns from all
 
 Samples K = 4..9 responses per prompt from the current policy, has a labeler rank them, and trains
 a reward model to score the preferred one higher. The labelers are simulated: each has a taste of
-its own, makes mistakes, and gives ties. Beside their comparisons stand about as many public tasks,
-whose right and wrong answers are certain.
+its own, makes mistakes, and gives ties. Beside their comparisons, which are learned twice, stand
+as many public tasks, whose right and wrong answers are certain, in each pass others.
 
 Reads out/sft.pt, data/prompts_reward.jsonl, data/valid.jsonl, data/demonstrations.jsonl; from
 round 2 on also the last round's policy and all earlier comparisons.
@@ -24,7 +24,8 @@ Differences from the paper
   4. Every round's reward model starts from the SFT model. Theirs started from a GPT-3 fine-tuned on
      public NLP tasks; starting from GPT-3 or the SFT model gave similar results, they say. Here
      public tasks (data/make.py) are learned in the same steps: without them the model does not see
-     a broken constraint, since labelers' noise hides it.
+     a broken constraint, since labelers' noise hides it, nor that a true answer was to another
+     question.
   5. The reward model is as large as the policy; the paper's has 6 B parameters for all policies.
 
 Dimension key: B prompts in a batch, K ranked responses (padded to the batch's largest), T tokens.
@@ -68,9 +69,9 @@ class Config:  # a field is a flag: --k-min; FAST is what --fast changes
     comparisons: str = option("", "your own JSONL: completions and ranks, or chosen and rejected")
     collect: bool = option(False, "only sample responses to --prompts, for people to rank")
     round: int = option(1, "from 2 on: the policy of the round before, all comparisons so far")
-    count: int = option(6000, "prompts to use")
+    count: int = option(5000, "prompts to use")
     public: int = option(
-        7000, "public tasks to learn beside them, but none with --comparisons", least=0
+        10000, "public tasks to learn once each beside them, none with --comparisons", least=0
     )
     k_min: int = option(4, "fewest responses per prompt", least=2)
     k_max: int = option(9, "most responses per prompt", least=2)
@@ -235,18 +236,31 @@ def collate(group: list[dict], tokenizer: Tokenizer, context: int, device: str):
     return tuple(pad_rows(rows, fill, device) for rows, fill in fills)
 
 
-def train(config: Config, sft: GPT, comparisons: list[dict], tokenizer, rng, state: State):
-    """The SFT model's body with a scalar head, trained on the comparisons: (model, history)."""
-    device, context, size = sft.wte.weight.device, sft.config.context, config.batch
+def passes(comparisons: list, public: list, tokenizer: Tokenizer, config: Config, rng) -> list:
+    """The batches of all passes, lists of comparisons. Each pass has public tasks of its own.
+
+    Rows of similar length stand together: little padding.
+    """
+
+    def length(record: dict) -> int:
+        return len(tokenizer.prompt(record["prompt"] + "".join(record["completions"])))
+
+    batches = []
+    for number in range(config.epochs):
+        some = comparisons + public[number :: config.epochs]
+        some = sorted(rng.sample(some, len(some)), key=length)
+        groups = [some[at : at + config.batch] for at in range(0, len(some), config.batch)]
+        batches += rng.sample(groups, len(groups))
+    return batches
+
+
+def train(config: Config, sft: GPT, batches: list[list[dict]], tokenizer, state: State):
+    """The SFT model's body with a scalar head, trained on the batches: (model, history)."""
+    device, context = sft.wte.weight.device, sft.config.context
     model = copy_body(sft, ScalarGPT(sft.config).to(device))
     optimizer = torch.optim.Adam(model.parameters(), lr=config.lr, fused=fused(device))
-    groups = [comparisons[at : at + size] for at in range(0, len(comparisons), size)]
-    order = []
-    for _ in range(config.epochs):
-        rng.shuffle(groups)
-        order += groups
-    history, steps = [], len(order)
-    for step, group in resumable(order, state, history, model=model, optimizer=optimizer):
+    history, steps = [], len(batches)
+    for step, group in resumable(batches, state, history, model=model, optimizer=optimizer):
         for g in optimizer.param_groups:
             g["lr"] = config.lr * cosine(step, steps)
         # One forward pass of every response, then all untied pairs of a prompt together.
@@ -358,12 +372,11 @@ def main(config: Config, policies: list[GPT] | None = None) -> dict:
     metrics["sampling_seconds"] = time.time() - start
     print(f"{len(comparisons)} comparisons of {len(flat(comparisons))} responses "
           f"in {metrics['sampling_seconds']:.0f} s")  # fmt: skip
-    # 2. The reward model. Rows of similar length stand together: little padding.
+    # 2. The reward model.
     public = [] if config.comparisons else [make.public_task(rng) for _ in range(config.public)]
     public = [task for task in public if len(tokenizer.prompt(task["prompt"])) < context]
-    ranked = rng.sample(comparisons + public, len(comparisons + public))
-    ranked.sort(key=lambda c: len(tokenizer.prompt(c["prompt"] + "".join(c["completions"]))))
-    model, history = train(config, sft, ranked, tokenizer, rng, state)
+    batches = passes(comparisons, public, tokenizer, config, rng)
+    model, history = train(config, sft, batches, tokenizer, state)
     centre(model, tokenizer, demonstrations)
     # 3. What PPO must know of it, and how good it is.
     scores = scale(model, tokenizer, rng.sample(comparisons, min(len(comparisons), 300)))
