@@ -1,6 +1,7 @@
 """Draws all tables and pictures from this folder's JSON files: python notebooks/published/draw.py
 
 Tables are written between their marks in README.md here and in the front one, pictures saved here.
+Numbers within the texts are quotes.py's.
 """
 
 import functools
@@ -17,13 +18,12 @@ from matplotlib.patches import Circle, FancyBboxPatch, Wedge
 RESULTS = Path(__file__).resolve().parent
 sys.path.insert(0, str(RESULTS.parent))
 
-from lab import BLUE, GRAY, GREEN, ORANGE, ROOT, figure  # noqa: E402
+from lab import BLUE, COLORS, GRAY, GREEN, ORANGE, ROOT, figure  # noqa: E402
 
 SEEDS = (0, 1, 2)
 CHAINS = {
     **{f"seed{seed}": f"seed {seed}" for seed in SEEDS},
-    "seed0_elsewhere": "seed 0, second machine",
-    "seed0_elsewhere2": "seed 0, third machine",
+    "threads": "seed 0, two threads",
 }
 STEPS = {"gpt": "GPT", "sft": "SFT", "ppo": "PPO", "ppo_ptx": "PPO-ptx, 0.5", "round2": "round 2",
          "round3": "round 3"}  # fmt: skip
@@ -59,6 +59,10 @@ LABELERS = {
     "second_labeler": "what another labeler reaches on their labels",
     "rm_ceiling": "what gold itself reaches on their labels",
     "rm_clear": "pairs half of gold's range apart",
+    "rm_sees_count": "broken constraints: number of sentences",
+    "rm_sees_mention": "… a word to use",
+    "rm_sees_avoid": "… a word not to use",
+    "rm_sees_two": "… number and a word to use",
 }
 STYLE = {"font.size": 13, "axes.titlesize": 16, "axes.titleweight": "bold"}
 MIDDLE = {"ha": "center", "va": "center"}
@@ -174,7 +178,7 @@ def story() -> list[list[str]]:
 def of_chains() -> dict[str, list[list]]:
     """The tables of seed 0, and of all chains with the default settings."""
     parts = {label: part(name) for name, label in CHAINS.items()}
-    first, *_, last = parts.values()
+    first = parts["seed 0"]
 
     def of_models(*metrics: str) -> list[list]:
         models = first["models"]
@@ -184,26 +188,23 @@ def of_chains() -> dict[str, list[list]]:
     def listed(chain: dict, metric: str, names=("gpt", "sft", "ppo")) -> str:
         return ", ".join(f"{chain['models'][x][metric]['value']:.2f}" for x in names)
 
-    tables, names = {}, {**MODELS, "right": "flawless answers (third machine)"}
+    tables, names = {}, {**MODELS, "right": "flawless answers"}
     lines = [[label, *row] for label, row in zip(GOLD.values(), of_models(*GOLD))]
     tables["models"] = [["0 to 1, mean [95 % interval]", "n", *MODELS.values()], *lines]
     found = zip(CLAIMS.values(), of_models(*CLAIMS))
     lines = [[label, *row, paper] for (label, paper), row in found]
     tables["claims"] = [["share of answers", "n", *MODELS.values(), "the paper"], *lines]
-    wins = {**first["wins"], **{x: e for x, e in last["wins"].items() if "right" in x}}
     lines = [[" to ".join(names[x] for x in pair.split("/")), e["n"], cell(e), f"{e['gold']:.2f}"]
-             for pair, e in wins.items()]  # fmt: skip
+             for pair, e in first["wins"].items()]  # fmt: skip
     tables["wins"] = [["preferred by held-out labelers", "untied", "share", "by gold"], *lines]
-    both = first["histories"]["reward"][-1], last["labelers"]
-    lines = [[label, *(x for e in both for x in (e.get(name, {}).get("n", "–"), cell(e.get(name))))]
+    lines = [[label, first["labelers"][name]["n"],
+              *(cell(chain["labelers"][name]) for chain in parts.values())]
              for name, label in LABELERS.items()]  # fmt: skip
-    head = ["", "pairs", "`reward.py`", "pairs", "`evaluate.py`, third machine"]
-    tables["labelers"] = [head, *lines]
+    tables["labelers"] = [["", "pairs", *parts], *lines]
     lines = [[label, *(listed(chain, x, MODELS) for x in ("gold", "gold_phrasing")),
               listed(chain, "swapped", ["ppo"]), cell(chain["wins"]["ppo/sft"]),
               f"{chain['wins']['ppo/sft']['gold']:.2f}", cell(chain["wins"]["ppo/prompted"]),
-              f"{chain['kl']:.1f}" if "kl" in chain else "–",
-              f"{sum(chain['step_seconds'].values()):.0f} s" if "kl" in chain else "–"]
+              f"{chain['kl']:.1f}", f"{sum(chain['step_seconds'].values()):.0f} s"]
              for label, chain in parts.items()]  # fmt: skip
     tables["seeds"] = [["", "gold: GPT, prompted, SFT, PPO", "phrasings never seen", "swapped, PPO",
                         "PPO preferred to SFT", "by gold", "PPO preferred to prompted", "KL to SFT",
@@ -373,8 +374,7 @@ def wins():
         axis.bar(x, mean, color=GRAY if against else BLUE, width=0.7)
         axis.plot([x] * len(rates), rates, "o", color="black", markersize=4)
         axis.text(x, mean - 0.1, f"{mean:.2f}", color="white", weight="bold", **MIDDLE)
-    chains = [chain for chain in map(part, CHAINS) if "right/sft" in chain["wins"]]
-    right = np.mean(values(chains, "wins", "right/sft"))
+    right = np.mean(values(of_seeds("seed"), "wins", "right/sft"))
     for y, text in ((right, f"flawless answers: {right:.2f}"), (0.5, "as good as SFT"),
                     (0.73, "the paper's PPO-ptx to its SFT, 175 B: 0.73")):  # fmt: skip
         axis.axhline(y, color="black", linewidth=1.2, linestyle="--", zorder=0)
@@ -397,10 +397,19 @@ def tracks(title: str, y: str, found: dict[str, list[list[float]]], names: list[
 
 
 def rounds():
+    """Gold after each round, and after as many with all comparisons sampled from SFT."""
     names = {"sft": "SFT", "ppo": "round 1", "round2": "round 2", "round3": "round 3"}
-    golds = [values(of_seeds("rounds"), "models", name, "gold") for name in names]
-    title, label = "Most is gained in the first round", "gold, test prompts"
-    return tracks(title, label, {"gold": golds}, names.values())
+    results = of_seeds("rounds")
+    golds = [values(results, "models", name, "gold") for name in names]
+    fig = tracks("Most is gained in the first round", "gold, test prompts",
+                 {"comparisons of the newest policy": golds}, names.values())  # fmt: skip
+    axis, controls = fig.axes[0], of_seeds("control")
+    others = [values(results[: len(controls)], "models", "ppo", "gold"),
+              *(values(controls, number, "control") for number in ("round 2", "round 3"))]  # fmt: skip
+    axis.plot([1, 2, 3], np.mean(others, axis=1), "D--", color=GRAY, label="all of SFT's answers")
+    axis.set_ylim(0.5, 0.9)
+    axis.legend(frameon=False, loc="lower right")
+    return fig
 
 
 def tax():
@@ -432,10 +441,10 @@ def optimum():
     """The reward model's score and gold against the square root of KL, to the same scale."""
     results = part("optimum")
     ways = {
-        "beta 0.0": ("PPO without penalty", BLUE, "-o"),
-        "beta 0.05": ("beta 0.05", ORANGE, "--s"),
-        "beta 0.15": ("beta 0.15", GREEN, "-.^"),
-        "best_of_n": ("best of n", GRAY, ":D"),
+        "beta 0.0": ("PPO without penalty", COLORS["beta 0"], "-o"),
+        "beta 0.05": ("beta 0.05", COLORS["beta 0.05"], "--s"),
+        "beta 0.15": ("beta 0.15", COLORS["beta 0.15"], "-.^"),
+        "best_of_n": ("best of n", COLORS["best of n"], ":D"),
     }
     far = [max(p["kl"] for p in curves["beta 0.0"]) ** 0.5 + 0.4 for curves in results.values()]
     fig, axes = plt.subplots(2, 2, figsize=(8, 6.6), sharex="col", sharey="row",
@@ -450,7 +459,7 @@ def optimum():
                 points = [(max(0.0, p["kl"]) ** 0.5, p[key]) for p in start + curves[name]]
                 axis.plot(*zip(*points), style, color=color, label=label, linewidth=2.5,
                           markersize=8, markevery=[-1])  # fmt: skip
-    for axis, text in zip(axes[0], ("reward model of 300 comparisons", "of 7,000")):
+    for axis, text in zip(axes[0], ("reward model of 300 comparisons", "of 5,000")):
         axis.set_title(text, fontsize=14, weight="normal")
     axes[0, 0].set_ylabel("reward model's score")
     axes[1, 0].set_ylabel("gold")

@@ -6,15 +6,17 @@
 
 A part calls the scripts as a user would, with checkpoints in out/published/, and writes its figures
 to PART.json beside this file. A part whose file is there is left alone: delete it to run anew. All
-but the chains, seedN and longer, start from the checkpoints of the chain with the same seed.
+but the chains, seedN, threads and longer, start from the checkpoints of the chain with the same
+seed. Each uses one thread, so that two cores run two parts side by side.
 
     seedN      the chain and its evaluation
+    threads    seed 0's chain again with two threads: sums are rounded otherwise, and it is faster
     chain      seed 0's checkpoints in half precision, and what each model answers to PROMPT
     roundsN    two rounds more and PPO-ptx, evaluated beside it
     longer     seed 0's chain with three times as many tokens of pretraining
     longer_rounds  the same as roundsN for it
     ptxN       PPO-ptx at other coefficients: gold and the skills of the web
-    controlN   (of seeds 0 and 1) the rounds again, but with all comparisons sampled from SFT
+    controlN   the rounds again, but with all comparisons sampled from SFT
     room       more and fewer careless demonstrations, and the careful ones alone
     optimum    over-optimisation: the reward model's score and gold against KL
     faults     what the numbers of a PPO run look like when something is wrong
@@ -61,7 +63,7 @@ PROMPT = "Tell me a story about Grace and a wolf. Mention the word box."
 LONGER = 3 * pretrain.Config.tokens
 SHARES = {"none careless": 0.0, "a quarter careless": 0.25, "half careless": 0.5}
 BETAS, LONG = (0.0, 0.05, 0.15), 200  # of over-optimisation: coefficients of KL, iterations
-FEW, MANY = 300, 7000  # comparisons
+FEW, MANY = 300, reward.Config.count  # comparisons
 BEST_OF = (1, 2, 4, 8, 16, 32, 64)
 
 
@@ -117,8 +119,9 @@ def rounds(out: str | Path, seed: int, policies: list | None = None) -> None:
         ppo.main(ppo.Config(out=str(out), seed=seed, round=number))
 
 
-def chain(run: str, seed: int, **pretraining) -> dict:
+def chain(run: str, seed: int, threads: int = 1, **pretraining) -> dict:
     """From random weights to the evaluation."""
+    torch.set_num_threads(threads)
     out, seconds, start, valid = RUNS / run, {}, time.time(), evaluate.read_prompts("valid")
     for name, step in STEPS.items():
         more = pretraining if step is pretrain else {}
@@ -141,7 +144,7 @@ def shipped(seed: int = 0) -> dict:
         for name, tensor in content["weights"].items():
             content["weights"][name] = tensor.half() if tensor.is_floating_point() else tensor
         checkpoints.write(folder / file, content)
-    for file in ("evaluate.json", "made.json"):
+    for file in ("comparisons.jsonl", "evaluate.json", "made.json"):
         shutil.copy(source / file, folder / file)
     texts = evaluate.main(evaluate.Config(out=str(folder), prompt=PROMPT))
     found = {name: {"answer": text, "gold": gold(PROMPT, text)} for name, (text,) in texts.items()}
@@ -338,10 +341,11 @@ def best_of_n(out: Path, prompts: list[str], seed: int) -> list[dict]:
 
 PARTS = {
     **{f"seed{seed}": lambda seed=seed: chain(f"seed{seed}", seed) for seed in SEEDS},
+    "threads": lambda: chain("threads", 0, threads=2),
     "chain": shipped,
     **{f"rounds{seed}": lambda seed=seed: further(f"seed{seed}", seed) for seed in SEEDS},
     **{f"ptx{seed}": lambda seed=seed: ptx(seed) for seed in SEEDS},
-    **{f"control{seed}": lambda seed=seed: control(seed) for seed in SEEDS[:2]},
+    **{f"control{seed}": lambda seed=seed: control(seed) for seed in SEEDS},
     "longer": lambda: chain("longer", 0, tokens=LONGER),
     "longer_rounds": lambda: further("longer", 0),
     "room": room,
@@ -354,6 +358,7 @@ if __name__ == "__main__":
     if unknown := set(sys.argv[1:]) - PARTS.keys():
         sys.exit(f"no such part: {', '.join(sorted(unknown))}; there are {', '.join(PARTS)}")
     for part in sys.argv[1:] or PARTS:
+        torch.set_num_threads(1)
         file, start = RESULTS / f"{part}.json", time.time()
         if not file.exists():
             write_text(file, json.dumps(PARTS[part](), indent=1) + "\n")
