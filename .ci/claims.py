@@ -28,6 +28,13 @@ interval = f"{win['value']:.3f} [{win['low']:.3f}, {win['high']:.3f}]"
 checks[f"PPO preferred to SFT {interval}, interval above 0.60"] = win["low"] > 0.60
 goals[f"PPO preferred to SFT {interval}, at least 0.65"] = win["value"] >= 0.65
 checks[f"swapped texts followed {swapped['value']:.3f}, at least 0.60"] = swapped["value"] >= 0.60
+for name in ("count", "mention", "avoid", "two"):
+    seen = results["labelers"][f"rm_sees_{name}"]["value"]
+    goals[f"broken constraints seen, {name}: {seen:.3f}, at least 0.80"] = seen >= 0.8
+for metric, sign in (("unanswerable", 1), ("hallucination", -1)):
+    sft, ppo = (models[name][metric]["value"] for name in ("sft", "ppo"))
+    gain = sign * (ppo - sft)
+    goals[f"{metric}: SFT {sft:.3f}, PPO {ppo:.3f}, not worse by 0.03"] = gain >= -0.03
 for text, reached in goals.items():
     print("reached   " if reached else "not yet   ", text)
 for text, holds in checks.items():

@@ -1,7 +1,6 @@
 """The scripts on a fake GPU (tests/gpu.py): nothing is on the wrong device, and few steps wait."""
 
 import inspect
-import random
 import re
 import textwrap
 from collections import Counter

@@ -145,7 +145,7 @@ def test_every_measured_number_says_where_it_comes_from(name):
 
 def test_a_quoted_number_follows_its_source():
     outputs = "SFT   gold 0.57\nnoticed 152 of 300 (51%)"
-    assert quotes.filled("0.10<!-- out: gold (\\S+) -->", outputs) == "0.57<!-- out: gold (\\S+) -->"
+    assert quotes.filled("0.1<!-- out: gold (\\S+) -->", outputs) == "0.6<!-- out: gold (\\S+) -->"
     assert quotes.filled("9 %<!-- out: (\\d+%) -->", outputs).startswith("51 %")
     assert quotes.filled("+.1<!-- out: gold (\\S+) -->", outputs).startswith("+0.6")
     with pytest.raises(LookupError):

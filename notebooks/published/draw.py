@@ -301,6 +301,7 @@ MODELS_DRAWN = {"gpt": ("continues text", 1.35, GRAY, "white"),
 
 def flow(axis, lit=("gpt", "sft", "reward", "ppo"), ink="#222222", pale="#c9c9c9") -> None:
     """The three steps as boxes and arrows; those that are not lit are pale."""
+
     def shade(step: str, color: str = ink) -> str:
         return color if step in lit else pale
 
@@ -405,7 +406,7 @@ def rounds():
                  {"comparisons of the newest policy": golds}, names.values())  # fmt: skip
     axis, controls = fig.axes[0], of_seeds("control")
     others = [values(results[: len(controls)], "models", "ppo", "gold"),
-              *(values(controls, number, "control") for number in ("round 2", "round 3"))]  # fmt: skip
+              *(values(controls, f"round {number}", "control") for number in (2, 3))]  # fmt: skip
     axis.plot([1, 2, 3], np.mean(others, axis=1), "D--", color=GRAY, label="all of SFT's answers")
     axis.set_ylim(0.5, 0.9)
     axis.legend(frameon=False, loc="lower right")

@@ -84,7 +84,7 @@ def outputs_of(notebook: dict) -> str:
     for cell in notebook["cells"]:
         for output in cell.get("outputs", []):
             data = output.get("data", {})
-            texts += [output.get("text", ""), data.get("text/markdown") or data.get("text/plain", "")]
+            texts += [output.get("text", ""), data.get("text/markdown", data.get("text/plain", ""))]
     return "\n".join("".join(text) for text in texts)
 
 
