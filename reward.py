@@ -5,8 +5,8 @@
 
 Samples K = 4..9 responses per prompt from the current policy, has a labeler rank them, and trains
 a reward model to score the preferred one higher. The labelers are simulated: each has a taste of
-its own, makes mistakes, and gives ties. Beside their comparisons, which are learned twice, stand
-as many public tasks, whose right and wrong answers are certain, in each pass others.
+its own, makes mistakes, and gives ties. Beside their comparisons stand about as many public tasks,
+whose right and wrong answers are certain.
 
 Reads out/sft.pt, data/prompts_reward.jsonl, data/valid.jsonl, data/demonstrations.jsonl; from
 round 2 on also the last round's policy and all earlier comparisons.
@@ -71,7 +71,7 @@ class Config:  # a field is a flag: --k-min; FAST is what --fast changes
     round: int = option(1, "from 2 on: the policy of the round before, all comparisons so far")
     count: int = option(5000, "prompts to use")
     public: int = option(
-        10000, "public tasks to learn once each beside them, none with --comparisons", least=0
+        5000, "public tasks to learn beside them, but none with --comparisons", least=0
     )
     k_min: int = option(4, "fewest responses per prompt", least=2)
     k_max: int = option(9, "most responses per prompt", least=2)
@@ -236,31 +236,18 @@ def collate(group: list[dict], tokenizer: Tokenizer, context: int, device: str):
     return tuple(pad_rows(rows, fill, device) for rows, fill in fills)
 
 
-def passes(comparisons: list, public: list, tokenizer: Tokenizer, config: Config, rng) -> list:
-    """The batches of all passes, lists of comparisons. Each pass has public tasks of its own.
-
-    Rows of similar length stand together: little padding.
-    """
-
-    def length(record: dict) -> int:
-        return len(tokenizer.prompt(record["prompt"] + "".join(record["completions"])))
-
-    batches = []
-    for number in range(config.epochs):
-        some = comparisons + public[number :: config.epochs]
-        some = sorted(rng.sample(some, len(some)), key=length)
-        groups = [some[at : at + config.batch] for at in range(0, len(some), config.batch)]
-        batches += rng.sample(groups, len(groups))
-    return batches
-
-
-def train(config: Config, sft: GPT, batches: list[list[dict]], tokenizer, state: State):
-    """The SFT model's body with a scalar head, trained on the batches: (model, history)."""
-    device, context = sft.wte.weight.device, sft.config.context
+def train(config: Config, sft: GPT, comparisons: list[dict], tokenizer, rng, state: State):
+    """The SFT model's body with a scalar head, trained on the comparisons: (model, history)."""
+    device, context, size = sft.wte.weight.device, sft.config.context, config.batch
     model = copy_body(sft, ScalarGPT(sft.config).to(device))
     optimizer = torch.optim.Adam(model.parameters(), lr=config.lr, fused=fused(device))
-    history, steps = [], len(batches)
-    for step, group in resumable(batches, state, history, model=model, optimizer=optimizer):
+    groups = [comparisons[at : at + size] for at in range(0, len(comparisons), size)]
+    order = []
+    for _ in range(config.epochs):
+        rng.shuffle(groups)
+        order += groups
+    history, steps = [], len(order)
+    for step, group in resumable(order, state, history, model=model, optimizer=optimizer):
         for g in optimizer.param_groups:
             g["lr"] = config.lr * cosine(step, steps)
         # One forward pass of every response, then all untied pairs of a prompt together.
@@ -372,11 +359,12 @@ def main(config: Config, policies: list[GPT] | None = None) -> dict:
     metrics["sampling_seconds"] = time.time() - start
     print(f"{len(comparisons)} comparisons of {len(flat(comparisons))} responses "
           f"in {metrics['sampling_seconds']:.0f} s")  # fmt: skip
-    # 2. The reward model.
+    # 2. The reward model. Rows of similar length stand together: little padding.
     public = [] if config.comparisons else [make.public_task(rng) for _ in range(config.public)]
     public = [task for task in public if len(tokenizer.prompt(task["prompt"])) < context]
-    batches = passes(comparisons, public, tokenizer, config, rng)
-    model, history = train(config, sft, batches, tokenizer, state)
+    ranked = rng.sample(comparisons + public, len(comparisons + public))
+    ranked.sort(key=lambda c: len(tokenizer.prompt(c["prompt"] + "".join(c["completions"]))))
+    model, history = train(config, sft, ranked, tokenizer, rng, state)
     centre(model, tokenizer, demonstrations)
     # 3. What PPO must know of it, and how good it is.
     scores = scale(model, tokenizer, rng.sample(comparisons, min(len(comparisons), 300)))

@@ -1,6 +1,7 @@
 """The scripts on a fake GPU (tests/gpu.py): nothing is on the wrong device, and few steps wait."""
 
 import inspect
+import random
 import re
 import textwrap
 from collections import Counter
@@ -107,7 +108,7 @@ def pieces(folder: Path) -> None:
     ranked = [{"prompt": "Hi.", "completions": ["yes", "no"], "ranks": [1, 2]}]
     once = reward.Config(epochs=1)
     state = State(folder / "some.state", once)
-    reward.train(once, policy, [ranked], TOKENIZER, state)
+    reward.train(once, policy, ranked, TOKENIZER, random.Random(0), state)
     model.score_texts(scorer, TOKENIZER, ["Hi."], ["yes"])
     evaluate.taxes(policy, TOKENIZER, evaluate.read_prompts("probes/closed_qa")[:1], 1, 2)
 
