@@ -26,7 +26,14 @@ FIGURES = {
     "6_instructgpt_vs_gpt3": 6,
 }
 # Numbers in the texts that nothing measured: settings, arithmetic and the paper's figures.
-CONSTANTS: dict[str, set[str]] = {name: set() for name in FIGURES}
+CONSTANTS = {
+    "1_model": set(),
+    "2_sft": {"3.5", "0.7", "2.3"},
+    "3_reward": set(),
+    "4_ppo_by_hand": {"3.5", "0.15", "0.95", "0.49", "0.2", "1.2", "0.05", "64.2"},
+    "5_ppo_training": set(),
+    "6_instructgpt_vs_gpt3": {"95", "5", "70", "0.03", "0.05", "0.39", "0.5", "0.73", "3.17"},
+}
 
 
 def read(name: str) -> dict:
