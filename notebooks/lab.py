@@ -377,6 +377,117 @@ def heat(rows: dict, names: list[str], below: str, finding: str) -> None:
     show(fig, finding)
 
 
+# ------------------------------------------------------------------------------------ of notebook 5
+def practise(folder: Path = OUT, shown: bool = False, **settings) -> dict:
+    """A small PPO run against a folder's reward model: its metrics, and its models on the way.
+
+    "history" has a line of metrics for each iteration, "models" the average after each so many.
+    """
+    from data.forms import read_jsonl
+
+    small = {"iterations": few(25, 2), "episodes": few(64, 16), "minibatch": few(32, 8),
+             "value_warmup": few(3, 1), "warmup": few(5, 1), "snapshots": few(5, 1),
+             "log": few(6, 1)}  # fmt: skip
+    out = train("ppo", "sft", "reward", folder=folder, shown=shown, **small | settings)
+    files = sorted((out / "snapshots").glob("*.pt"), key=lambda file: int(file.stem.split("_")[1]))
+    models = {int(file.stem.split("_")[1]): checkpoint(file.stem, file.parent) for file in files}
+    return {"history": read_jsonl(out / "ppo.jsonl"), "models": models}
+
+
+def judged(model, judge, prompts: list[str]) -> dict:
+    """A model's sampled answers; of each the judge's score, gold, and the KL to SFT in nats."""
+    import numpy as np
+    import torch
+
+    from data.labelers import gold
+    from data.tokenizer import Tokenizer
+    from evaluate import answer_all
+    from model import score_texts, tokens_and_mask
+
+    torch.manual_seed(0)
+    tokenizer, sft = Tokenizer(), checkpoint("sft")
+    texts = answer_all(model, tokenizer, prompts, 64)
+    rows = list(map(tokenizer.prompt, prompts)), list(map(tokenizer.response, texts))
+    with torch.no_grad():
+        batch = tokens_and_mask(*rows, tokenizer.pad, sft.config.context)
+        kl = (model.logprobs(*batch) - sft.logprobs(*batch)).sum(dim=1).numpy()
+    return {"texts": texts, "score": np.array(score_texts(judge, tokenizer, prompts, texts)),
+            "gold": np.array(list(map(gold, prompts, texts))), "kl": kl}  # fmt: skip
+
+
+def followed(models: dict, judge, prompts: list[str]) -> dict:
+    """What the models of a run answer on its way, from the SFT model, 0, on."""
+    models = {0: checkpoint("sft")} | models
+    return {i: judged(model, judge, prompts) for i, model in models.items()}
+
+
+def means(path: dict, what: str, prompts: list[str]) -> list[dict]:
+    """The mean "score" or "gold" at each point of a path, with its interval."""
+    from data.judges import interval
+    from data.world import topic
+
+    topics = list(map(topic, prompts))
+    return [interval(at[what], topics=topics, signed=True) for at in path.values()]
+
+
+def gained(path: dict, what: str, prompts: list[str]) -> dict:
+    """What the end of a path has more than its start, prompt by prompt, with its interval."""
+    last = list(path.values())[-1]
+    return means({0: {what: last[what] - path[0][what]}}, what, prompts)[0]
+
+
+def way(axis, path: dict, what: str, prompts: list[str], label: str, color: str) -> None:
+    """Draws the mean "score" or "gold" along a path, with intervals."""
+    entries = means(path, what, prompts)
+    axis.errorbar(list(path), [entry["value"] for entry in entries], errors(entries), marker="o",
+                  markersize=4, capsize=2, elinewidth=1, color=color, label=label)  # fmt: skip
+    names = {"score": "reward model's score", "kl": "KL to SFT, nats"}
+    axis.set(xlabel="iteration", ylabel=names.get(what, what))
+
+
+def smooth(values: list[float], n: int = 5) -> list[float]:
+    """The mean of a value and the n - 1 before it, of fewer at the start."""
+    parts = [values[max(0, i + 1 - n) : i + 1] for i in range(len(values))]
+    return [sum(part) / len(part) for part in parts]
+
+
+def panel(axis, runs: dict, key: str, label: str) -> None:
+    """Draws a curve of some runs: thin as measured, thick as a running mean that starts at 0."""
+    for name, run in runs.items():
+        lines = [line for line in run["history"] if key in line]
+        x, y = [line["iteration"] for line in lines], [line[key] for line in lines]
+        axis.plot(x, y, color=COLORS[name], alpha=0.35, linewidth=1)
+        alone = sum(at < 0 for at in x)  # the iterations that train the value network alone
+        axis.plot(x[alone:], smooth(y[alone:]), color=COLORS[name], linewidth=2, label=name)
+    axis.axvline(0, color="black", linewidth=0.8, linestyle=":")
+    axis.set(xlabel="iteration", ylabel=label)
+    axis.locator_params(axis="y", nbins=4)  # a layout that chose the ticks might not settle
+
+
+def final(run: dict, key: str, n: int = 5) -> float:
+    """The mean of a metric over a run's last iterations."""
+    values = [line[key] for line in run["history"] if key in line][-n:]
+    return sum(values) / len(values)
+
+
+def table(runs: dict, keys: tuple[str, ...]) -> None:
+    """Prints the ends of some runs side by side."""
+    print(f"{'mean of the last 5':19}" + "".join(f"{key[:11]:>12}" for key in keys))
+    for name, run in runs.items():
+        print(f"{name:19}" + "".join(f"{final(run, key):12.3f}" for key in keys))
+
+
+def step(optimizer, loss) -> None:
+    """A gradient step, with the gradient cut to norm 1 as in all scripts."""
+    import torch
+
+    optimizer.zero_grad()
+    loss.backward()
+    weights = [weight for group in optimizer.param_groups for weight in group["params"]]
+    torch.nn.utils.clip_grad_norm_(weights, 1.0)
+    optimizer.step()
+
+
 # ------------------------------------------------------------------------------------ of notebook 6
 def show_table(*rows: list) -> None:
     """Shows a table, its head first."""

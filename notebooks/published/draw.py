@@ -177,7 +177,7 @@ def story() -> list[list[str]]:
 
 def of_chains() -> dict[str, list[list]]:
     """The tables of seed 0, and of all chains with the default settings."""
-    parts = {label: part(name) for name, label in CHAINS.items()}
+    parts = {label: part(name) for name, label in CHAINS.items() if part(name)}
     first = parts["seed 0"]
 
     def of_models(*metrics: str) -> list[list]:
