@@ -407,8 +407,7 @@ def rounds():
                  {"comparisons of the newest policy": golds}, names.values())  # fmt: skip
     axis, controls = fig.axes[0], of_seeds("control")
     if len(controls) == len(results):
-        others = [golds[1],
-                  *(values(controls, f"round {number}", "control") for number in (2, 3))]  # fmt: skip
+        others = [golds[1], *(values(controls, f"round {n}", "control") for n in (2, 3))]
         style = {"color": GRAY, "label": "all of SFT's answers"}
         axis.plot([1, 2, 3], np.mean(others, axis=1), "D--", **style)
     axis.set_ylim(0.5, 0.9)
