@@ -103,15 +103,15 @@ def errors(entries: list[dict]) -> list[list[float]]:
 
 
 def show(fig, finding: str, columns: int = 4) -> None:
-    """Shows a figure under the sentence that it proves, which is its alternative text as well.
+    """Shows a figure under the sentence that it proves: as text, which every screen can read.
 
     Its legend, of all panels' labels, stands below; a panel that has its own legend is left out.
     """
     import matplotlib.pyplot as plt
-    from IPython.display import display
+    from IPython.display import Markdown, display
     from PIL import Image
 
-    fig.suptitle(textwrap.fill(finding, int(9.7 * fig.get_figwidth())), weight="bold", fontsize=12)
+    display(Markdown(f"**{finding}**"))
     named = {}
     for axis in fig.axes:
         if not axis.get_legend():

@@ -23,8 +23,7 @@ from lab import BLUE, COLORS, GRAY, GREEN, ORANGE, ROOT, figure  # noqa: E402
 SEEDS = (0, 1, 2)
 CHAINS = {
     **{f"seed{seed}": f"seed {seed}" for seed in SEEDS},
-    "seed0_elsewhere": "seed 0, second machine",
-    "seed0_elsewhere2": "seed 0, third machine",
+    "threads": "seed 0, two threads",
 }
 STEPS = {"gpt": "GPT", "sft": "SFT", "ppo": "PPO", "ppo_ptx": "PPO-ptx, 0.5", "round2": "round 2",
          "round3": "round 3"}  # fmt: skip
@@ -60,6 +59,10 @@ LABELERS = {
     "second_labeler": "what another labeler reaches on their labels",
     "rm_ceiling": "what gold itself reaches on their labels",
     "rm_clear": "pairs half of gold's range apart",
+    "rm_sees_count": "broken constraints: number of sentences",
+    "rm_sees_mention": "… a word to use",
+    "rm_sees_avoid": "… a word not to use",
+    "rm_sees_two": "… number and a word to use",
 }
 STYLE = {"font.size": 13, "axes.titlesize": 16, "axes.titleweight": "bold"}
 MIDDLE = {"ha": "center", "va": "center"}
@@ -174,8 +177,8 @@ def story() -> list[list[str]]:
 
 def of_chains() -> dict[str, list[list]]:
     """The tables of seed 0, and of all chains with the default settings."""
-    parts = {label: part(name) for name, label in CHAINS.items()}
-    first, *_, last = parts.values()
+    parts = {label: part(name) for name, label in CHAINS.items() if part(name)}
+    first = parts["seed 0"]
 
     def of_models(*metrics: str) -> list[list]:
         models = first["models"]
@@ -185,26 +188,23 @@ def of_chains() -> dict[str, list[list]]:
     def listed(chain: dict, metric: str, names=("gpt", "sft", "ppo")) -> str:
         return ", ".join(f"{chain['models'][x][metric]['value']:.2f}" for x in names)
 
-    tables, names = {}, {**MODELS, "right": "flawless answers (third machine)"}
+    tables, names = {}, {**MODELS, "right": "flawless answers"}
     lines = [[label, *row] for label, row in zip(GOLD.values(), of_models(*GOLD))]
     tables["models"] = [["0 to 1, mean [95 % interval]", "n", *MODELS.values()], *lines]
     found = zip(CLAIMS.values(), of_models(*CLAIMS))
     lines = [[label, *row, paper] for (label, paper), row in found]
     tables["claims"] = [["share of answers", "n", *MODELS.values(), "the paper"], *lines]
-    wins = {**first["wins"], **{x: e for x, e in last["wins"].items() if "right" in x}}
     lines = [[" to ".join(names[x] for x in pair.split("/")), e["n"], cell(e), f"{e['gold']:.2f}"]
-             for pair, e in wins.items()]  # fmt: skip
+             for pair, e in first["wins"].items()]  # fmt: skip
     tables["wins"] = [["preferred by held-out labelers", "untied", "share", "by gold"], *lines]
-    both = first["histories"]["reward"][-1], last["labelers"]
-    lines = [[label, *(x for e in both for x in (e.get(name, {}).get("n", "–"), cell(e.get(name))))]
+    lines = [[label, first["labelers"][name]["n"],
+              *(cell(chain["labelers"][name]) for chain in parts.values())]
              for name, label in LABELERS.items()]  # fmt: skip
-    head = ["", "pairs", "`reward.py`", "pairs", "`evaluate.py`, third machine"]
-    tables["labelers"] = [head, *lines]
+    tables["labelers"] = [["", "pairs", *parts], *lines]
     lines = [[label, *(listed(chain, x, MODELS) for x in ("gold", "gold_phrasing")),
               listed(chain, "swapped", ["ppo"]), cell(chain["wins"]["ppo/sft"]),
               f"{chain['wins']['ppo/sft']['gold']:.2f}", cell(chain["wins"]["ppo/prompted"]),
-              f"{chain['kl']:.1f}" if "kl" in chain else "–",
-              f"{sum(chain['step_seconds'].values()):.0f} s" if "kl" in chain else "–"]
+              f"{chain['kl']:.1f}", f"{sum(chain['step_seconds'].values()):.0f} s"]
              for label, chain in parts.items()]  # fmt: skip
     tables["seeds"] = [["", "gold: GPT, prompted, SFT, PPO", "phrasings never seen", "swapped, PPO",
                         "PPO preferred to SFT", "by gold", "PPO preferred to prompted", "KL to SFT",
@@ -375,8 +375,7 @@ def wins():
         axis.bar(x, mean, color=GRAY if against else BLUE, width=0.7)
         axis.plot([x] * len(rates), rates, "o", color="black", markersize=4)
         axis.text(x, mean - 0.1, f"{mean:.2f}", color="white", weight="bold", **MIDDLE)
-    chains = [chain for chain in map(part, CHAINS) if "right/sft" in chain["wins"]]
-    right = np.mean(values(chains, "wins", "right/sft"))
+    right = np.mean(values(of_seeds("seed"), "wins", "right/sft"))
     for y, text in ((right, f"flawless answers: {right:.2f}"), (0.5, "as good as SFT"),
                     (0.73, "the paper's PPO-ptx to its SFT, 175 B: 0.73")):  # fmt: skip
         axis.axhline(y, color="black", linewidth=1.2, linestyle="--", zorder=0)
@@ -462,7 +461,7 @@ def optimum():
                 points = [(max(0.0, p["kl"]) ** 0.5, p[key]) for p in start + curves[name]]
                 axis.plot(*zip(*points), style, color=color, label=label, linewidth=2.5,
                           markersize=8, markevery=[-1])  # fmt: skip
-    for axis, text in zip(axes[0], ("reward model of 300 comparisons", "of 7,000")):
+    for axis, text in zip(axes[0], ("reward model of 300 comparisons", "of 5,000")):
         axis.set_title(text, fontsize=14, weight="normal")
     axes[0, 0].set_ylabel("reward model's score")
     axes[1, 0].set_ylabel("gold")
