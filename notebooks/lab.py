@@ -252,7 +252,7 @@ def telling(comparisons: list[dict], model) -> dict:
 
     def short(c: dict) -> bool:
         texts = {text for text in c["completions"] if len(text) < 70 and "\n" not in text}
-        few_words = c["prompt"].endswith("?") and len(c["prompt"]) < 45
+        few_words = len(c["prompt"]) < 70
         return few_words and len(texts) == len(c["ranks"]) == 4 > len(set(c["ranks"])) == 3
 
     def fit(case: tuple) -> tuple:
