@@ -1,6 +1,6 @@
 """InstructGPT against GPT-3: the models side by side on prompts that none of them has seen.
 
-    python evaluate.py                 about 105 s on two CPU cores
+    python evaluate.py                 about 85 s on two CPU cores
     python evaluate.py --prompt "..."  every model's answer to your own prompt
     python evaluate.py --prompts FILE  to a file of them, side by side, and for people to rank
     python evaluate.py --rankings FILE how often people preferred which model's answers

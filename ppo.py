@@ -1,6 +1,6 @@
 """Step 3: PPO against the reward model (InstructGPT, sections 3.4-3.5, C.4 and equation 2).
 
-    python ppo.py                      about 75 s on two CPU cores
+    python ppo.py                      about 65 s on two CPU cores
     python ppo.py --round 2            goes on from its policy with the reward model of round 2
 
 PPO in five sentences. The policy answers prompts, and the reward model scores each answer. Before

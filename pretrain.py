@@ -1,6 +1,6 @@
 """Step 0: a base language model from random weights (the miniature's GPT-3).
 
-    python pretrain.py                 about 390 s on two CPU cores
+    python pretrain.py                 about 365 s on two CPU cores
 
 Trains a 1 M parameter GPT on the small web corpus, which is made in seconds. It learns words,
 facts, and to copy from its context, but not to follow instructions: after a question it often goes

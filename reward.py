@@ -1,6 +1,6 @@
 """Step 2: comparisons and the reward model (InstructGPT, sections 3.4-3.5, equation 1).
 
-    python reward.py                   about 210 s on two CPU cores
+    python reward.py                   about 170 s on two CPU cores
     python reward.py --round 2         after ppo.py: samples from its policy, learns from all
 
 Samples K = 4..9 responses per prompt from the current policy, has a labeler rank them, and trains

@@ -56,11 +56,11 @@ def train(script: str, *start: str, folder: Path = OUT, shown: bool = False, **s
     module, out = import_module(script), Path(tempfile.mkdtemp(dir=SCRATCH.name))
     for name in start:
         shutil.copy(folder / f"{name}.pt", out)
-    said = io.StringIO()
-    with contextlib.redirect_stdout(said), contextlib.redirect_stderr(io.StringIO()):
+    printed = io.StringIO()
+    with contextlib.redirect_stdout(printed), contextlib.redirect_stderr(io.StringIO()):
         module.main(module.Config(out=str(out), **settings))
     if shown:
-        print("".join(x for x in said.getvalue().splitlines(True) if not x.startswith("wrote")))
+        print("".join(x for x in printed.getvalue().splitlines(True) if not x.startswith("wrote")))
     return out
 
 
@@ -98,8 +98,7 @@ def figure(columns: int = 1, width: float = 8.0, height: float = 3.4):
 
 def errors(entries: list[dict]) -> list[list[float]]:
     """The lengths of error bars below and above, as matplotlib wants them."""
-    ends = [[abs(entry["value"] - entry[end]) for entry in entries] for end in ("low", "high")]
-    return ends
+    return [[abs(entry["value"] - entry[end]) for entry in entries] for end in ("low", "high")]
 
 
 def show(fig, finding: str, columns: int = 4) -> None:

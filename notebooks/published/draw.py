@@ -18,7 +18,7 @@ from matplotlib.patches import Circle, FancyBboxPatch, Wedge
 RESULTS = Path(__file__).resolve().parent
 sys.path.insert(0, str(RESULTS.parent))
 
-from lab import BLUE, COLORS, GRAY, GREEN, ORANGE, ROOT, figure  # noqa: E402
+from lab import BLUE, COLORS, GRAY, GREEN, ORANGE, ROOT, figure, said  # noqa: E402
 
 SEEDS = (0, 1, 2)
 CHAINS = {
@@ -102,7 +102,7 @@ def spread(results: list[dict], *keys: str) -> str:
 def cell(entry: dict | None) -> str:
     if not entry or not entry["n"]:
         return "–"
-    return f"{entry['value']:.2f} [{entry['low']:.2f}, {entry['high']:.2f}]"
+    return said(entry)
 
 
 def table(*rows: list) -> str:
@@ -461,7 +461,8 @@ def optimum():
                 points = [(max(0.0, p["kl"]) ** 0.5, p[key]) for p in start + curves[name]]
                 axis.plot(*zip(*points), style, color=color, label=label, linewidth=2.5,
                           markersize=8, markevery=[-1])  # fmt: skip
-    for axis, text in zip(axes[0], ("reward model of 300 comparisons", "of 5,000")):
+    few, many = (f"{int(count):,}" for count in results)
+    for axis, text in zip(axes[0], (f"reward model of {few} comparisons", f"of {many}")):
         axis.set_title(text, fontsize=14, weight="normal")
     axes[0, 0].set_ylabel("reward model's score")
     axes[1, 0].set_ylabel("gold")
