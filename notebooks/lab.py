@@ -73,6 +73,12 @@ def pieces(ids: list[int]) -> list[str]:
     return [special.get(i) or tokenizer.encoding.decode([i]) for i in ids]
 
 
+def labels(ids: list[int]) -> list[str]:
+    """Each token as a label in a figure: a full stop alone would not be seen, so it is quoted."""
+    texts = [piece.strip(" ") for piece in pieces(ids)]
+    return [t if t.strip("<>").isalnum() else repr(t) for t in texts]
+
+
 def mean_gold(prompts: list[str], texts: list[str]) -> dict:
     """The mean of gold with its 95 % interval; prompts about the same thing are drawn together."""
     from data.judges import interval
@@ -136,7 +142,9 @@ def here(*lit: str) -> None:
     flow(axis, lit)
     names = {"gpt": "the language model", "sft": "step 1, supervised fine-tuning",
              "reward": "step 2, the reward model", "ppo": "step 3, PPO"}  # fmt: skip
-    show(fig, "You are here: " + ", ".join(names[name] for name in lit))
+    whole = "The whole way: from a language model over three steps to PPO"
+    at = "You are here: " + ", ".join(names[name] for name in lit)
+    show(fig, whole if len(lit) == len(names) else at)
 
 
 def source(function) -> None:
@@ -162,11 +170,6 @@ def written(function) -> bool:
 
 
 # ------------------------------------------------------------------------------------ of notebook 1
-def labels(ids: list[int]) -> list[str]:
-    """Each token as text for an axis: a newline is shown as \\n."""
-    return [piece.replace("\n", "\\n") for piece in pieces(ids)]
-
-
 def head_grid(axis, table, name: str) -> None:
     """A number for every head, in a field of its own: table (L,H), colored from 0 to 1."""
     layers, heads = table.shape
@@ -305,12 +308,6 @@ def another_fact(request, good: str, rng) -> str:
 
 
 # ------------------------------------------------------------------------------------ of notebook 4
-def words(ids: list[int]) -> list[str]:
-    """Each token as a label in a figure, where a full stop alone would not be seen."""
-    texts = [piece.strip(" ") for piece in pieces(ids)]
-    return [t if t.strip("<>").isalnum() else repr(t) for t in texts]
-
-
 def networks() -> None:
     """Draws which network of PPO feeds which tensor, up to the two losses."""
     from published.draw import box

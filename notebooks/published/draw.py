@@ -91,10 +91,7 @@ def mean(results: list[dict], *keys: str) -> str:
 
 
 def spread(results: list[dict], *keys: str) -> str:
-    """The mean over seeds with the lowest and the highest, or one seed's value and interval."""
-    if len(results) == 1:
-        entry = functools.reduce(dict.get, keys, results[0])
-        return cell(entry) if isinstance(entry, dict) else f"{entry:.2f}"
+    """The mean over seeds with the lowest and the highest."""
     found = values(results, *keys)
     return f"{np.mean(found):.2f} ({min(found):.2f} to {max(found):.2f})"
 
@@ -204,11 +201,10 @@ def of_chains() -> dict[str, list[list]]:
     lines = [[label, *(listed(chain, x, MODELS) for x in ("gold", "gold_phrasing")),
               listed(chain, "swapped", ["ppo"]), cell(chain["wins"]["ppo/sft"]),
               f"{chain['wins']['ppo/sft']['gold']:.2f}", cell(chain["wins"]["ppo/prompted"]),
-              f"{chain['kl']:.1f}", f"{sum(chain['step_seconds'].values()):.0f} s"]
-             for label, chain in parts.items()]  # fmt: skip
+              f"{chain['kl']:.1f}"] for label, chain in parts.items()]  # fmt: skip
     tables["seeds"] = [["", "gold: GPT, prompted, SFT, PPO", "phrasings never seen", "swapped, PPO",
-                        "PPO preferred to SFT", "by gold", "PPO preferred to prompted", "KL to SFT",
-                        "time"], *lines]  # fmt: skip
+                        "PPO preferred to SFT", "by gold", "PPO preferred to prompted",
+                        "KL to SFT"], *lines]  # fmt: skip
     lines = [[label, *(listed(chain, metric) for chain in parts.values())]
              for metric, (label, _) in CLAIMS.items()]  # fmt: skip
     tables["chains"] = [["GPT, SFT, PPO", *parts], *lines]
@@ -216,13 +212,13 @@ def of_chains() -> dict[str, list[list]]:
 
 
 def over_seeds() -> dict[str, list[list]]:
-    """The tables of means over seeds: the rounds, the tax, and a base of more pretraining."""
+    """The tables of means over seeds: the rounds, and the tax."""
     results, others, tables = of_seeds("rounds"), of_seeds("ptx"), {}
 
-    def row(name: str, *metrics: str, results=results) -> list[str]:
+    def row(name: str, *metrics: str) -> list[str]:
         return [spread(results, "models", name, metric) for metric in metrics]
 
-    def to_sft(name: str, results=results) -> list[str]:
+    def to_sft(name: str) -> list[str]:
         if name == "sft":
             return ["–", "–"]
         return [spread(results, "wins", f"{name}/sft", *by) for by in ((), ("gold",))]
@@ -236,14 +232,15 @@ def over_seeds() -> dict[str, list[list]]:
     for coef in others[0]:
         lines.append([f"PPO-ptx, {coef}", *(spread(others, coef, skill) for skill in skills)])
     tables["ptx"] = [["", "gold", *SKILLS.values()], *lines]
-    metrics = {"gold": "gold", "gold_phrasing": "phrasings never seen",
-               "constraint": "every constraint kept", "unanswerable": "not in the text: says so",
-               "answered": "in the text: answered right"}  # fmt: skip
-    bases = {"4.2 M": results, "12.6 M": [part("longer_rounds")]}
-    lines = [[STEPS[name], tokens, *row(name, *metrics, results=base), *to_sft(name, base)]
-             for name in list(STEPS)[1:] for tokens, base in bases.items()]  # fmt: skip
-    tables["longer"] = [["", "pretraining", *metrics.values(), *wins], *lines]
     return tables
+
+
+def of_temperatures() -> list[list]:
+    """Gold by temperature, means over seeds."""
+    heats = of_seeds("temperature")
+    names = {"base": "GPT", "sft": "SFT", "ppo": "PPO", "gain": "PPO − SFT"}
+    lines = [[heat, *(spread(heats, heat, name) for name in names)] for heat in heats[0]]
+    return [["temperature", *names.values()], *lines]
 
 
 def of_parts() -> dict[str, list[list]]:
@@ -252,10 +249,10 @@ def of_parts() -> dict[str, list[list]]:
     lines = [[MODELS[name], e["answer"].replace("\n", " ⏎ "), f"{e['gold']:.2f}"]
              for name, e in sample["answers"].items()]  # fmt: skip
     tables["sample"] = [["", f"“{sample['prompt']}”", "gold"], *lines]
-    lines = [[seed, label, *(cell(e[x]) for x in ("newest", "control", "gain", "newest/control"))]
-             for seed in SEEDS for label, e in part(f"control{seed}").items()]  # fmt: skip
-    tables["control"] = [["seed", "gold, test prompts", "newest policy's", "all of SFT",
-                          "difference", "the newest preferred"], *lines]  # fmt: skip
+    lines = [[seed, *(cell(e[x]) for x in ("newest", "control", "gain", "newest/control"))]
+             for seed, e in enumerate(of_seeds("control"))]  # fmt: skip
+    tables["control"] = [["seed", "gold: the newest policy's", "all of SFT", "difference",
+                          "the newest preferred"], *lines]  # fmt: skip
     lines = [[name, e["demonstrations"], *map(cell, (e["sft"], e["ppo"], e["ppo/sft"])),
               f"{e['ppo/sft']['gold']:.2f}", cell(e["right/sft"])]
              for name, e in part("room").items()]  # fmt: skip
@@ -275,7 +272,7 @@ def of_parts() -> dict[str, list[list]]:
 def tables() -> dict[str, str]:
     """All tables: name -> Markdown."""
     found = {"story": front(), "claims_story": story()}
-    found |= of_chains() | over_seeds() | of_parts()
+    found |= of_chains() | over_seeds() | of_parts() | {"temperature": of_temperatures()}
     return {name: table(*rows) for name, rows in found.items()}
 
 
@@ -398,17 +395,14 @@ def tracks(title: str, y: str, found: dict[str, list[list[float]]], names: list[
 
 
 def rounds():
-    """Gold after each round, and after as many with all comparisons sampled from SFT."""
+    """Gold after each round, and after round 2 with all comparisons sampled from SFT."""
     names = {"sft": "SFT", "ppo": "round 1", "round2": "round 2", "round3": "round 3"}
     results = of_seeds("rounds")
     golds = [values(results, "models", name, "gold") for name in names]
     fig = tracks("Most is gained in the first round", "gold, test prompts",
                  {"comparisons of the newest policy": golds}, names.values())  # fmt: skip
-    axis, controls = fig.axes[0], of_seeds("control")
-    if len(controls) == len(results):
-        others = [golds[1], *(values(controls, f"round {n}", "control") for n in (2, 3))]
-        style = {"color": GRAY, "label": "all of SFT's answers"}
-        axis.plot([1, 2, 3], np.mean(others, axis=1), "D--", **style)
+    axis, others = fig.axes[0], [golds[1], values(of_seeds("control"), "control")]
+    axis.plot([1, 2], np.mean(others, axis=1), "D--", color=GRAY, label="all of SFT's answers")
     axis.set_ylim(0.5, 0.9)
     axis.legend(frameon=False, loc="lower right")
     return fig
@@ -422,7 +416,7 @@ def tax():
         less, more = (values(others, coef, f"tax_{skill}") for coef in ("0.1", "2.0"))
         found[label] = [*models[:3], less, models[3], more]
     names = ["GPT", "SFT", "PPO", "PPO-ptx\n0.1", "PPO-ptx\n0.5", "PPO-ptx\n2.0"]
-    return tracks("SFT costs skills, PPO-ptx restores them", "share right", found, names)
+    return tracks("Where SFT costs a skill, PPO-ptx restores it", "share right", found, names)
 
 
 def calibration():

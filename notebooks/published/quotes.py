@@ -19,7 +19,9 @@ from pathlib import Path
 
 RESULTS = Path(__file__).resolve().parent
 ROOT = RESULTS.parent.parent
-PAGES = [ROOT / "README.md", RESULTS / "README.md", *sorted(RESULTS.parent.glob("*.ipynb"))]
+NOTEBOOKS = RESULTS.parent
+PAGES = [ROOT / "README.md", RESULTS / "README.md", *sorted(NOTEBOOKS.glob("course/*.md")),
+         *sorted(NOTEBOOKS.glob("*.ipynb"))]  # fmt: skip
 QUOTE = re.compile(r"(?P<number>[-−+]?\d*\.?\d+)(?P<percent> ?%)?<!-- (?P<source>.+?) -->")
 SEEDS = (0, 1, 2)
 OVER = {"mean": lambda x: sum(x) / len(x), "min": min, "max": max}

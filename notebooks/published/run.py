@@ -6,18 +6,17 @@
 
 A part calls the scripts as a user would, with checkpoints in out/published/, and writes its figures
 to PART.json beside this file. A part whose file is there is left alone: delete it to run anew. All
-but the chains, seedN, threads and longer, start from the checkpoints of the chain with the same
-seed. Each uses one thread, so that two cores run two parts side by side.
+but the chains, seedN and threads, start from the checkpoints of the chain with the same seed. Each
+uses one thread, so that two cores run two parts side by side.
 
     seedN      the chain and its evaluation
     threads    seed 0's chain again with two threads: sums are rounded otherwise, and it is faster
     chain      seed 0's checkpoints in half precision, and what each model answers to PROMPT
     roundsN    two rounds more and PPO-ptx, evaluated beside it
-    longer     seed 0's chain with three times as many tokens of pretraining
-    longer_rounds  the same as roundsN for it
     ptxN       PPO-ptx at other coefficients: gold and the skills of the web
-    controlN   the rounds again, but with all comparisons sampled from SFT
-    room       more and fewer careless demonstrations, and the careful ones alone
+    controlN   round 2 again, but with all comparisons sampled from SFT
+    temperatureN   gold of GPT, SFT and PPO when they sample at lower temperatures
+    room       careful demonstrations alone, as many and half as many
     optimum    over-optimisation: the reward model's score and gold against KL
     faults     what the numbers of a PPO run look like when something is wrong
 """
@@ -53,15 +52,14 @@ from data.forms import read_jsonl  # noqa: E402
 from data.judges import interval, win_rate  # noqa: E402
 from data.labelers import LABELERS, demonstration, gold, rate  # noqa: E402
 from data.tokenizer import Tokenizer  # noqa: E402
-from model import sample_responses, score_texts, tokens_and_mask  # noqa: E402
+from model import sample_responses, sample_texts, score_texts, tokens_and_mask  # noqa: E402
 
 RUNS, TOKENIZER, MAX_NEW = ROOT / "out" / "published", Tokenizer(), evaluate.Config.max_new
 STEPS = {module.__name__: module for module in (pretrain, sft, reward, ppo, evaluate)}
 SEEDS, PTX, OTHER_PTX = (0, 1, 2), 0.5, (0.1, 2.0)
+TEMPERATURES = (0.0, 0.5, 1.0)
 HELD_OUT = LABELERS // 2  # the first labeler whose rankings train nothing
 PROMPT = "Tell me a story about Grace and a wolf. Mention the word box."
-LONGER = 3 * pretrain.Config.tokens
-SHARES = {"none careless": 0.0, "a quarter careless": 0.25, "half careless": 0.5}
 BETAS, LONG = (0.0, 0.05, 0.15), 200  # of over-optimisation: coefficients of KL, iterations
 FEW, MANY = 300, reward.Config.count  # comparisons
 BEST_OF = (1, 2, 4, 8, 16, 32, 64)
@@ -112,22 +110,20 @@ def kl_to_sft(path: Path, prompts: list[str], texts: list[str], sft_path: Path) 
     return (policy.logprobs(*batch) - sft_model.logprobs(*batch)).sum(dim=1).mean().item()
 
 
-def rounds(out: str | Path, seed: int, policies: list | None = None) -> None:
-    """Rounds 2 and 3 of steps 2 and 3, with comparisons of these policies or of the newest."""
-    for number in (2, 3):
-        reward.main(reward.Config(out=str(out), seed=seed, round=number), policies)
-        ppo.main(ppo.Config(out=str(out), seed=seed, round=number))
+def again(number: int, out: Path, seed: int, policies: list | None = None) -> None:
+    """A further round of steps 2 and 3, with comparisons of these policies or of the newest."""
+    reward.main(reward.Config(out=str(out), seed=seed, round=number), policies)
+    ppo.main(ppo.Config(out=str(out), seed=seed, round=number))
 
 
-def chain(run: str, seed: int, threads: int = 1, **pretraining) -> dict:
+def chain(run: str, seed: int, threads: int = 1) -> dict:
     """From random weights to the evaluation."""
     torch.set_num_threads(threads)
     out, seconds, start, valid = RUNS / run, {}, time.time(), evaluate.read_prompts("valid")
     for name, step in STEPS.items():
-        more = pretraining if step is pretrain else {}
-        results = step.main(step.Config(out=str(out), seed=seed, **more))
+        results = step.main(step.Config(out=str(out), seed=seed))
         seconds[name], start = time.time() - start, time.time()
-    write_text(out / "made.json", json.dumps(made(seed, seconds, **pretraining), indent=1) + "\n")
+    write_text(out / "made.json", json.dumps(made(seed, seconds), indent=1) + "\n")
     histories = {name: read_jsonl(out / f"{name}.jsonl") for name in ("pretrain", "reward", "ppo")}
     kl = kl_to_sft(out / "ppo.pt", valid, answers(out / "ppo.pt", valid, seed), out / "sft.pt")
     return {**results, "step_seconds": seconds, "kl": kl, "histories": histories,
@@ -151,14 +147,13 @@ def shipped(seed: int = 0) -> dict:
     return {"prompt": PROMPT, "seed": seed, "answers": found}
 
 
-def made(seed: int, seconds: dict, **pretraining) -> dict:
+def made(seed: int, seconds: dict) -> dict:
     """The settings, code and machine of a chain that has just ended, and the seconds it took."""
     file, git = Path("/proc/cpuinfo"), shutil.which("git")
     cpu = re.search(r"model name\s*: (.+)", file.read_text() if file.exists() else "")
     head = git and subprocess.run([git, "rev-parse", "HEAD"], cwd=ROOT, capture_output=True)
     return {
         "scripts": f"{', '.join(STEPS)} with --seed {seed}",
-        "pretraining": pretraining,
         "python": platform.python_version(),
         "torch": torch.__version__,
         "threads": torch.get_num_threads(),
@@ -168,12 +163,13 @@ def made(seed: int, seconds: dict, **pretraining) -> dict:
     }
 
 
-def further(run: str, seed: int) -> dict:
+def further(seed: int) -> dict:
     """Rounds 2 and 3 and PPO-ptx, with the evaluation of all models."""
-    out = str(RUNS / run)
-    rounds(out, seed)
-    ppo.main(ppo.Config(out=out, seed=seed, ptx_coef=PTX))
-    return evaluate.main(evaluate.Config(out=out, seed=seed))
+    out = RUNS / f"seed{seed}"
+    for number in (2, 3):
+        again(number, out, seed)
+    ppo.main(ppo.Config(out=str(out), seed=seed, ptx_coef=PTX))
+    return evaluate.main(evaluate.Config(out=str(out), seed=seed))
 
 
 def calibration(out: Path, seed: int, bins: int = 10) -> list[dict]:
@@ -194,26 +190,23 @@ def calibration(out: Path, seed: int, bins: int = 10) -> list[dict]:
 
 
 def control(seed: int) -> dict:
-    """Rounds of as many iterations and comparisons, but all sampled from the SFT model.
+    """Round 2 with as many comparisons and iterations, but all comparisons sampled from SFT.
 
-    Beside the rounds of `further`, from the same first round: gold, and which of the two labelers
+    Beside round 2 of `further`, from the same first round: gold, and which of the two labelers
     prefer, paired by prompt.
     """
     source, test = RUNS / f"seed{seed}", evaluate.read_prompts("test")
     out = copied(source, f"control{seed}", "sft.pt", "comparisons.jsonl", "reward.pt", "ppo.pt")
-    folders, results = {"newest": source, "control": out}, {}
-    for folder, policies in ((source, None), (out, [opened(out / "sft.pt")])):
-        if not (folder / "ppo3.pt").exists():
-            rounds(folder, seed, policies)
-    for number in (2, 3):
-        file = f"ppo{number}.pt"
-        texts = {name: answers(folder / file, test, seed) for name, folder in folders.items()}
-        true = {name: evaluate.golds(test, found) for name, found in texts.items()}
-        entry = {name: over(test, values) for name, values in true.items()}
-        entry["gain"] = over(test, np.subtract(true["newest"], true["control"]), signed=True)
-        wins = win_rate(test, texts["newest"], texts["control"], seed)
-        results[f"round {number}"] = {**entry, "newest/control": wins}
-    return results
+    folders = {"newest": source, "control": out}
+    if not (source / "ppo2.pt").exists():
+        again(2, source, seed)
+    again(2, out, seed, [opened(out / "sft.pt")])
+    texts = {name: answers(folder / "ppo2.pt", test, seed) for name, folder in folders.items()}
+    true = {name: evaluate.golds(test, found) for name, found in texts.items()}
+    gain = over(test, np.subtract(true["newest"], true["control"]), signed=True)
+    wins = win_rate(test, texts["newest"], texts["control"], seed)
+    golds = {name: over(test, values) for name, values in true.items()}
+    return {**golds, "gain": gain, "newest/control": wins}
 
 
 def ptx(seed: int) -> dict:
@@ -230,29 +223,44 @@ def ptx(seed: int) -> dict:
     return results
 
 
+def temperature(seed: int) -> dict:
+    """Gold at each temperature, and by how much PPO's is above SFT's, paired by prompt."""
+    results, test = {}, evaluate.read_prompts("test")
+    rows = list(map(TOKENIZER.prompt, test))
+    for heat in TEMPERATURES:
+        true = {}
+        for name in ("base", "sft", "ppo"):
+            torch.manual_seed(seed)
+            model = opened(RUNS / f"seed{seed}" / f"{name}.pt")
+            texts = sample_texts(model, TOKENIZER, rows, MAX_NEW, heat)
+            true[name] = evaluate.golds(test, texts)
+        gain = over(test, np.subtract(true["ppo"], true["sft"]), signed=True)
+        results[str(heat)] = {**{name: over(test, x) for name, x in true.items()}, "gain": gain}
+    return results
+
+
 def room(seed: int = 0) -> dict:
-    """What PPO adds to demonstrations of more and less care, and to the careful ones alone."""
-    rng, results = random.Random(seed), {}
-    records = read_jsonl("data/demonstrations.jsonl")
-    luck = [(rng.random(), record["prompt"]) for record in records]
-    sets = {name: [(p, x < share) for x, p in luck] for name, share in SHARES.items()}
-    half = sets["half careless"]
-    sets["the careful half alone"] = [(p, False) for p, careless in half if not careless]
-    test = evaluate.read_prompts("test")
-    for name, pairs in sets.items():
-        folder = copied(RUNS / f"seed{seed}", f"room {name}", "base.pt")
-        out, file = str(folder), folder / "demonstrations.jsonl"
-        write_jsonl(file, [{"prompt": p, "completion": demonstration(p, random.Random(p), careless)}
-                           for p, careless in pairs])  # fmt: skip
-        epochs = sft.Config.epochs * len(records) // len(pairs)  # as many steps for half as many
-        sft.main(sft.Config(out=out, seed=seed, demonstrations=str(file), epochs=epochs))
-        reward.main(reward.Config(out=out, seed=seed, demonstrations=str(file)))
-        ppo.main(ppo.Config(out=out, seed=seed))
+    """What PPO adds to careful demonstrations alone, beside the usual ones, of which half are."""
+    rng, results, test = random.Random(seed), {}, evaluate.read_prompts("test")
+    prompts = [record["prompt"] for record in read_jsonl("data/demonstrations.jsonl")]
+    sets = {"half careless": [], "the careful half": [p for p in prompts if rng.random() < 0.5],
+            "all careful": prompts}  # fmt: skip
+    for name, asked in sets.items():
+        folder = RUNS / f"seed{seed}"
+        if asked:
+            folder = copied(folder, f"room {name}", "base.pt")
+            out, file = str(folder), folder / "demonstrations.jsonl"
+            written = [demonstration(p, random.Random(p), careless=False) for p in asked]
+            write_jsonl(file, [{"prompt": p, "completion": t} for p, t in zip(asked, written)])
+            epochs = sft.Config.epochs * len(prompts) // len(asked)  # as many steps
+            sft.main(sft.Config(out=out, seed=seed, demonstrations=str(file), epochs=epochs))
+            reward.main(reward.Config(out=out, seed=seed, demonstrations=str(file)))
+            ppo.main(ppo.Config(out=out, seed=seed))
         texts = {step: answers(folder / f"{step}.pt", test, seed) for step in ("sft", "ppo")}
         entry = {step: over(test, evaluate.golds(test, found)) for step, found in texts.items()}
         for one, found in (("ppo", texts["ppo"]), ("right", evaluate.right_answers(test))):
             entry[f"{one}/sft"] = win_rate(test, found, texts["sft"], seed)
-        results[name] = {**entry, "demonstrations": len(pairs)}
+        results[name] = {**entry, "demonstrations": len(asked or prompts)}
     return results
 
 
@@ -334,7 +342,7 @@ def best_of_n(out: Path, prompts: list[str], seed: int) -> list[dict]:
         # The i-th lowest of all is the best of n in C(i, n-1) of C(most, n) choices.
         chances = np.array([math.comb(i, n - 1) for i in range(most)]) / math.comb(most, n)
         best = [float(chances @ values) for values in ranked]
-        kl = math.log(n) - (n - 1) / n
+        kl = math.log(n) - (n - 1) / n  # at most: less where answers repeat
         points.append({"n": n, "kl": kl, "score": best[0], "gold": best[1]})
     return points
 
@@ -343,11 +351,10 @@ PARTS = {
     **{f"seed{seed}": lambda seed=seed: chain(f"seed{seed}", seed) for seed in SEEDS},
     "threads": lambda: chain("threads", 0, threads=2),
     "chain": shipped,
-    **{f"rounds{seed}": lambda seed=seed: further(f"seed{seed}", seed) for seed in SEEDS},
+    **{f"rounds{seed}": lambda seed=seed: further(seed) for seed in SEEDS},
     **{f"ptx{seed}": lambda seed=seed: ptx(seed) for seed in SEEDS},
     **{f"control{seed}": lambda seed=seed: control(seed) for seed in SEEDS},
-    "longer": lambda: chain("longer", 0, tokens=LONGER),
-    "longer_rounds": lambda: further("longer", 0),
+    **{f"temperature{seed}": lambda seed=seed: temperature(seed) for seed in SEEDS},
     "room": room,
     "optimum": optimum,
     "faults": faults,
