@@ -1,6 +1,6 @@
 """One-line faults, each of which a test that names its part must catch (tests/test_mutants.py).
 
-They are also a game: plant one with `python tests/mutants.py 17`, look at the curves of a run, and
+They are also a game: plant one with `python tests/mutants.py 128`, look at the curves of a run, and
 find it. It prints how to see the answer and how to take the fault out again.
 
 A fault is (file, right code, wrong code, test file, word in the name of the tests that must fail).

@@ -146,15 +146,14 @@ def story() -> list[list[str]]:
     gold = of("gold", ("gpt", "prompted", "sft", "ppo", "round2", "round3"))
     tax = of("tax_lomi", ("gpt", "sft", "ppo", "ppo_ptx"))
     wins = [mean(chains, "wins", f"ppo/{name}") for name in ("gpt", "prompted", "sft")]
-    foretold = [chain["histories"]["reward"][-1] for chain in chains]
-    agreed = [mean(foretold, name) for name in ("rm_heldout", "agreement")]
+    agreed = [mean(chains, "labelers", name) for name in ("rm_heldout", "second_labeler")]
     path = {metric: " → ".join(of(metric)) for metric in list(CLAIMS)[:12]}
     rows = [
         ["a language model continues text",
          f"gold {gold[0]}, behind a page of examples {gold[1]}", "pretrain.py"],
         ["step 1: it is fine-tuned on people's demonstrations", f"gold {gold[2]}", "sft.py"],
         ["step 2: a reward model learns from people's rankings", "agrees with a labeler on "
-         f"{agreed[0]} of pairs; two labelers do on {agreed[1]}, without ties", "reward.py"],
+         f"{agreed[0]} of pairs, where another labeler does on {agreed[1]}", "reward.py"],
         ["step 3: PPO follows its reward; steps 2 and 3 are repeated",
          f"gold {gold[3]}, then {gold[4]} and {gold[5]}", "ppo.py"],
         ["preferred to GPT-3, also to a prompted one", f"{wins[0]} and {wins[1]}", "evaluate.py"],
@@ -401,7 +400,8 @@ def rounds():
     golds = [values(results, "models", name, "gold") for name in names]
     fig = tracks("Most is gained in the first round", "gold, test prompts",
                  {"comparisons of the newest policy": golds}, names.values())  # fmt: skip
-    axis, others = fig.axes[0], [golds[1], values(of_seeds("control"), "control")]
+    axis, gains = fig.axes[0], values(of_seeds("control"), "gain")
+    others = [golds[1], np.subtract(golds[2], gains)]
     axis.plot([1, 2], np.mean(others, axis=1), "D--", color=GRAY, label="all of SFT's answers")
     axis.set_ylim(0.5, 0.9)
     axis.legend(frameon=False, loc="lower right")
