@@ -150,6 +150,15 @@ def test_every_measured_number_says_where_it_comes_from(name):
     assert not found - set(CONSTANTS[name].split())
 
 
+@pytest.mark.parametrize("seed", (0, 1, 2))
+def test_a_published_gain_is_the_difference_of_the_means_beside_it(seed):
+    entries = [(e, "ppo", "sft") for e in quotes.part(f"temperature{seed}").values()]
+    for entry, one, other in [*entries, (quotes.part(f"control{seed}"), "newest", "control")]:
+        difference = entry[one]["value"] - entry[other]["value"]
+        assert entry["gain"]["value"] == pytest.approx(difference, abs=1e-9)
+        assert entry["gain"]["low"] < difference < entry["gain"]["high"]
+
+
 def test_a_quoted_number_follows_its_source():
     outputs = "SFT   gold 0.57\nnoticed 152 of 300 (51%)"
     assert quotes.filled("0.1<!-- out: gold (\\S+) -->", outputs) == "0.6<!-- out: gold (\\S+) -->"

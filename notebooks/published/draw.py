@@ -18,7 +18,7 @@ from matplotlib.patches import Circle, FancyBboxPatch, Wedge
 RESULTS = Path(__file__).resolve().parent
 sys.path.insert(0, str(RESULTS.parent))
 
-from lab import BLUE, COLORS, GRAY, GREEN, ORANGE, ROOT, figure, said  # noqa: E402
+from lab import BLUE, COLORS, GRAY, GREEN, ORANGE, ROOT, errors, figure, said  # noqa: E402
 
 SEEDS = (0, 1, 2)
 CHAINS = {
@@ -173,7 +173,7 @@ def story() -> list[list[str]]:
 
 def of_chains() -> dict[str, list[list]]:
     """The tables of seed 0, and of all chains with the default settings."""
-    parts = {label: part(name) for name, label in CHAINS.items() if part(name)}
+    parts = {label: part(name) for name, label in CHAINS.items()}
     first = parts["seed 0"]
 
     def of_models(*metrics: str) -> list[list]:
@@ -211,7 +211,7 @@ def of_chains() -> dict[str, list[list]]:
 
 
 def over_seeds() -> dict[str, list[list]]:
-    """The tables of means over seeds: the rounds, and the tax."""
+    """The tables of means over seeds: the rounds, the tax, and lower temperatures."""
     results, others, tables = of_seeds("rounds"), of_seeds("ptx"), {}
 
     def row(name: str, *metrics: str) -> list[str]:
@@ -231,15 +231,11 @@ def over_seeds() -> dict[str, list[list]]:
     for coef in others[0]:
         lines.append([f"PPO-ptx, {coef}", *(spread(others, coef, skill) for skill in skills)])
     tables["ptx"] = [["", "gold", *SKILLS.values()], *lines]
-    return tables
-
-
-def of_temperatures() -> list[list]:
-    """Gold by temperature, means over seeds."""
     heats = of_seeds("temperature")
     names = {"base": "GPT", "sft": "SFT", "ppo": "PPO", "gain": "PPO − SFT"}
     lines = [[heat, *(spread(heats, heat, name) for name in names)] for heat in heats[0]]
-    return [["temperature", *names.values()], *lines]
+    tables["temperature"] = [["temperature", *names.values()], *lines]
+    return tables
 
 
 def of_parts() -> dict[str, list[list]]:
@@ -271,7 +267,7 @@ def of_parts() -> dict[str, list[list]]:
 def tables() -> dict[str, str]:
     """All tables: name -> Markdown."""
     found = {"story": front(), "claims_story": story()}
-    found |= of_chains() | over_seeds() | of_parts() | {"temperature": of_temperatures()}
+    found |= of_chains() | over_seeds() | of_parts()
     return {name: table(*rows) for name, rows in found.items()}
 
 
@@ -425,9 +421,8 @@ def calibration():
                         "preference that it predicts", "share of held-out labelers")  # fmt: skip
     for seed, color, mark in zip(SEEDS, (BLUE, ORANGE, GREEN), "os^"):
         points = part(f"seed{seed}")["calibration"]
-        ends = [[abs(p["value"] - p[end]) for p in points] for end in ("low", "high")]
         x, y = [[p[key] for p in points] for key in ("predicted", "value")]
-        axis.errorbar(x, y, ends, fmt=f"{mark}-", color=color, label=f"seed {seed}")
+        axis.errorbar(x, y, errors(points), fmt=f"{mark}-", color=color, label=f"seed {seed}")
     axis.plot([0, 1], [0, 1], color="black", linewidth=1, linestyle="--")
     axis.legend(frameon=False)
     return fig

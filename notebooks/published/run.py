@@ -1,6 +1,6 @@
 """The published run: all that the tables and pictures of this folder's README are drawn from.
 
-    python notebooks/published/run.py                   every part, a few hours on two CPU cores
+    python notebooks/published/run.py                   every part, about five hours of one CPU core
     python notebooks/published/run.py seed0 optimum     these parts alone
     python notebooks/published/draw.py                  draws them
 
@@ -78,9 +78,10 @@ def opened(path: str | Path):
     return checkpoints.load(path, "python notebooks/published/run.py", TOKENIZER.size)[0]
 
 
-def answers(path: Path, prompts: list[str], seed: int = 0) -> list[str]:
+def answers(path: Path, prompts: list[str], seed: int = 0, heat: float = 1.0) -> list[str]:
     torch.manual_seed(seed)
-    return evaluate.answer_all(opened(path), TOKENIZER, prompts, MAX_NEW)
+    rows = list(map(TOKENIZER.prompt, prompts))
+    return sample_texts(opened(path), TOKENIZER, rows, MAX_NEW, heat)
 
 
 def over(prompts: list[str], values, signed: bool = False) -> dict:
@@ -225,15 +226,10 @@ def ptx(seed: int) -> dict:
 
 def temperature(seed: int) -> dict:
     """Gold at each temperature, and by how much PPO's is above SFT's, paired by prompt."""
-    results, test = {}, evaluate.read_prompts("test")
-    rows = list(map(TOKENIZER.prompt, test))
+    results, test, folder = {}, evaluate.read_prompts("test"), RUNS / f"seed{seed}"
     for heat in TEMPERATURES:
-        true = {}
-        for name in ("base", "sft", "ppo"):
-            torch.manual_seed(seed)
-            model = opened(RUNS / f"seed{seed}" / f"{name}.pt")
-            texts = sample_texts(model, TOKENIZER, rows, MAX_NEW, heat)
-            true[name] = evaluate.golds(test, texts)
+        texts = {x: answers(folder / f"{x}.pt", test, seed, heat) for x in ("base", "sft", "ppo")}
+        true = {name: evaluate.golds(test, found) for name, found in texts.items()}
         gain = over(test, np.subtract(true["ppo"], true["sft"]), signed=True)
         results[str(heat)] = {**{name: over(test, x) for name, x in true.items()}, "gain": gain}
     return results
@@ -243,24 +239,24 @@ def room(seed: int = 0) -> dict:
     """What PPO adds to careful demonstrations alone, beside the usual ones, of which half are."""
     rng, results, test = random.Random(seed), {}, evaluate.read_prompts("test")
     prompts = [record["prompt"] for record in read_jsonl("data/demonstrations.jsonl")]
-    sets = {"half careless": [], "the careful half": [p for p in prompts if rng.random() < 0.5],
-            "all careful": prompts}  # fmt: skip
-    for name, asked in sets.items():
-        folder = RUNS / f"seed{seed}"
-        if asked:
-            folder = copied(folder, f"room {name}", "base.pt")
-            out, file = str(folder), folder / "demonstrations.jsonl"
-            written = [demonstration(p, random.Random(p), careless=False) for p in asked]
-            write_jsonl(file, [{"prompt": p, "completion": t} for p, t in zip(asked, written)])
-            epochs = sft.Config.epochs * len(prompts) // len(asked)  # as many steps
-            sft.main(sft.Config(out=out, seed=seed, demonstrations=str(file), epochs=epochs))
-            reward.main(reward.Config(out=out, seed=seed, demonstrations=str(file)))
-            ppo.main(ppo.Config(out=out, seed=seed))
+    usual, half = RUNS / f"seed{seed}", [p for p in prompts if rng.random() < 0.5]
+    chains = {"half careless": (usual, len(prompts))}
+    for name, asked in (("the careful half", half), ("all careful", prompts)):
+        folder = copied(usual, f"room {name}", "base.pt")
+        out, file = str(folder), folder / "demonstrations.jsonl"
+        written = [demonstration(p, random.Random(p), careless=False) for p in asked]
+        write_jsonl(file, [{"prompt": p, "completion": t} for p, t in zip(asked, written)])
+        epochs = sft.Config.epochs * len(prompts) // len(asked)  # as many steps
+        sft.main(sft.Config(out=out, seed=seed, demonstrations=str(file), epochs=epochs))
+        reward.main(reward.Config(out=out, seed=seed, demonstrations=str(file)))
+        ppo.main(ppo.Config(out=out, seed=seed))
+        chains[name] = folder, len(asked)
+    for name, (folder, count) in chains.items():
         texts = {step: answers(folder / f"{step}.pt", test, seed) for step in ("sft", "ppo")}
         entry = {step: over(test, evaluate.golds(test, found)) for step, found in texts.items()}
         for one, found in (("ppo", texts["ppo"]), ("right", evaluate.right_answers(test))):
             entry[f"{one}/sft"] = win_rate(test, found, texts["sft"], seed)
-        results[name] = {**entry, "demonstrations": len(asked or prompts)}
+        results[name] = {**entry, "demonstrations": count}
     return results
 
 
